@@ -1,0 +1,86 @@
+"""The command line: thin. It parses, calls :mod:`genkit.api` and prints; commands are imported when they are used."""
+
+import importlib
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import GenkitError
+from ..registry import PluginWarning
+
+COMMANDS = {
+    "train": "Train a model.",
+    "resume": "Go on with a run.",
+    "sample": "Draw images from a run.",
+    "reconstruct": "Show held-out images above their reconstructions.",
+    "plot": "Draw the curves of a run.",
+    "models": "List the models.",
+    "datasets": "List the datasets.",
+    "plugins": "List the plugins.",
+}
+"""Name and help of each command; its code is ``genkit.cli.NAME:command`` and is not imported to list it."""
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = "listing" if name in ("models", "datasets", "plugins") else name
+        command = getattr(importlib.import_module(f".{module}", __name__), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="genkit")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Train, sample and share small generative image models; every model and dataset is a plugin.
+
+    Start with: genkit train simple-gan
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one line on standard error and exit code 2 (usage) or 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    warnings.showwarning = _show_warning
+    try:
+        cli.main(arguments, prog_name="genkit", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except (GenkitError, OSError) as error:
+        if "--debug" in arguments:
+            raise
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _fail(str(error), getattr(error, "exit_code", 1))
+
+
+def _fail(message: str, code: int) -> None:
+    line = " ".join(message.split())
+    click.echo(f"error: {line}", err=True)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    if issubclass(category, PluginWarning):
+        click.echo(f"warning: {message}", err=True)
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, *rest[:2]))

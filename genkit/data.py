@@ -1,0 +1,188 @@
+"""Images on their way to a trainer: the dataset in memory, and which samples step t sees."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, DataError, DataUnavailableError
+from .hookspecs import Dataset
+from .images import from_uint8
+from .interfaces import Batch, DataSpec
+from .registry import Registry
+from .rng import derive_seed
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split, and their labels where there are any."""
+
+    images: Tensor
+    """uint8 ``(N, C, H, W)``."""
+    labels: Tensor | None = None
+    """int64 ``(N,)``."""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise DataError(f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
+        if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]):
+            raise DataError(f"labels must be int64 ({len(self.images)},), one for each image")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A dataset in memory. What a dataset plugin's target returns."""
+
+    train: Split
+    test: Split
+    """Held-out images; may be empty."""
+    source: str
+    """Where the images came from, for people: a folder, an address, a package."""
+    classes: int | None = None
+    """Number of labels, or None without labels."""
+
+    def __post_init__(self) -> None:
+        if len(self.train) == 0:
+            raise DataError(f"no training images in {self.source}")
+
+    @property
+    def spec(self) -> DataSpec:
+        """What a model may know of this dataset."""
+        _, channels, height, width = self.train.images.shape
+        return DataSpec(channels, height, width, self.classes)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the training images' shape and pixels."""
+        digest = hashlib.sha256(str(tuple(self.train.images.shape)).encode())
+        digest.update(self.train.images.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+class Order:
+    """Which samples step t sees: a function of (seed, t) alone, drawn with replacement.
+
+    Indices are drawn on the host in blocks of steps, so the cost of a draw is shared and there is no state to save.
+    """
+
+    BLOCK = 256
+
+    def __init__(self, samples: int, per_step: int, seed: int) -> None:
+        self.samples = samples
+        self.per_step = per_step
+        self._key = derive_seed(seed, "order")
+        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def indices(self, first: int, steps: int) -> Tensor:
+        """Sample numbers of the steps ``first`` to ``first + steps - 1``, int64 ``(steps, per_step)``."""
+        rows = [self._block(t // self.BLOCK)[t % self.BLOCK] for t in range(first, first + steps)]
+        return torch.from_numpy(np.stack(rows))
+
+    def _block(self, number: int) -> np.ndarray:
+        if self._cached[0] != number:
+            generator = np.random.Generator(np.random.Philox(key=[self._key, number]))
+            self._cached = (number, generator.integers(self.samples, size=(self.BLOCK, self.per_step)))
+        return self._cached[1]
+
+
+class Batches:
+    """A split that lives on the device as uint8, and is gathered and scaled there."""
+
+    def __init__(self, split: Split, device: torch.device | str) -> None:
+        self.images = split.images.to(device)
+        self.labels = None if split.labels is None else split.labels.to(device)
+
+    def gather(self, index: Tensor) -> Batch:
+        """The samples ``index`` (int64 ``(B,)``, on the device) as a batch."""
+        labels = None if self.labels is None else self.labels.index_select(0, index)
+        return Batch(from_uint8(self.images.index_select(0, index)), labels)
+
+    def in_order(self, size: int) -> Iterator[Batch]:
+        """The whole split once, in batches of ``size``; the last may be smaller."""
+        for start in range(0, len(self.images), size):
+            labels = None if self.labels is None else self.labels[start : start + size]
+            yield Batch(from_uint8(self.images[start : start + size]), labels)
+
+
+def data_root(given: str | None) -> Path:
+    """``given``, else ``$GENKIT_DATA``, else the user's cache folder."""
+    chosen = given or os.environ.get("GENKIT_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "genkit" / "data"
+
+
+def load_dataset(registry: Registry, name: str, root: Path) -> ImageData:
+    """The dataset ``name``, or ``name:argument``.
+
+    Raises:
+        UnknownNameError: no plugin provides it.
+        DataError: the images are missing, damaged or of the wrong kind.
+        PluginError: the dataset's target gave something else than images.
+    """
+    name, _, argument = name.partition(":")
+    loaded = registry.find(Dataset, name).target()(root, argument)
+    if not isinstance(loaded, ImageData):
+        raise DataError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
+    return loaded
+
+
+def load_preferred(registry: Registry, names: Sequence[str], root: Path, notify: Notify) -> tuple[str, ImageData]:
+    """The first of ``names`` that is to be had, and its name; whatever was passed over is said through ``notify``.
+
+    Raises:
+        ConfigError: the model prefers no dataset.
+        DataUnavailableError: none of them is to be had.
+    """
+    if not names:
+        raise ConfigError("this model prefers no dataset: name one by --dataset (`genkit datasets` lists them)")
+    problems: list[str] = []
+    for name in names:
+        try:
+            data = load_dataset(registry, name, root)
+        except DataUnavailableError as error:
+            problems.append(str(error))
+        else:
+            for problem in problems:
+                notify(f"{problem}; training on {name} instead ({data.source})")
+            return name, data
+    raise DataUnavailableError("; ".join(problems))
+
+
+def from_images(images: Any) -> ImageData:
+    """A dataset from uint8 images in memory, as a notebook has them; every tenth is held out (of ten or more).
+
+    Args:
+        images: a tensor ``(N, H, W)`` or ``(N, C, H, W)``; or whatever numpy makes an array ``(N, H, W)`` or
+            ``(N, H, W, C)`` of, a list of PIL images for one.
+
+    Raises:
+        DataError: not uint8, or another shape.
+    """
+    if isinstance(images, Tensor):
+        tensor = images.detach().cpu()
+        tensor = tensor[:, None] if tensor.dim() == 3 else tensor
+    else:
+        array = np.asarray(images) if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
+        if array.dtype != np.uint8:
+            raise DataError(_NOT_UINT8.format(array.dtype))
+        array = array[..., None] if array.ndim == 3 else array
+        tensor = torch.from_numpy(np.moveaxis(array, -1, 1).copy()) if array.ndim == 4 else torch.from_numpy(array.copy())
+    if tensor.dtype != torch.uint8:
+        raise DataError(_NOT_UINT8.format(tensor.dtype))
+    held_out = torch.arange(len(tensor)) % 10 == 9
+    return ImageData(Split(tensor[~held_out]), Split(tensor[held_out]), source="images in memory")
+
+
+_NOT_UINT8 = "images are {}, but must be uint8 from 0 to 255: for floats in [0, 1], (images * 255).round().to(torch.uint8)"

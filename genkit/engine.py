@@ -1,0 +1,117 @@
+"""How steps are executed; never what they compute."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from . import state
+from .data import Batches, ImageData, Order
+from .errors import CheckpointError, DeviceError
+from .interfaces import Metrics, Trainer
+from .rng import Rng
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: cuda, then mps, then cpu.
+
+    Raises:
+        DeviceError: a device that this machine or this build of torch does not have.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
+        raise DeviceError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here")
+    if device.type == "mps" and not mps:
+        raise DeviceError(f"--device {name}: torch {torch.__version__} sees no Apple GPU here")
+    return device
+
+
+@final
+class Engine:
+    """A trainer on its way through the steps: its random stream, its data order and its losses since the last log row.
+
+    Steps are executed one by one, as Python runs them. The per-step metrics stay on the device in a ring of
+    ``log_interval`` rows, so nothing waits for the device until a row is read.
+    """
+
+    name = "eager"
+
+    def __init__(self, trainer: Trainer, data: ImageData, *, batch_size: int, log_interval: int, seed: int) -> None:
+        self.trainer = trainer
+        self.device = trainer.iteration.device
+        self.step = 0
+        """Updates finished."""
+        self.log_interval = log_interval
+        self.rng = Rng(seed, "training", self.device)
+        self._batches = Batches(data.train, self.device)
+        self._order = Order(len(data.train), trainer.batches_per_step * batch_size, seed)
+        self._names: tuple[str, ...] = ()
+        self._ring = torch.empty(0)
+        self._restored: dict[str, Tensor] = {}
+        _prefer_fused(trainer)
+
+    def run(self, steps: int) -> None:
+        """Make ``steps`` updates."""
+        indices = self._order.indices(self.step, steps).to(self.device)
+        for index in indices:
+            metrics = self.trainer.step(self._batches.gather(index), self.rng)
+            self.trainer.iteration.add_(1)
+            self._record(metrics)
+            self.step += 1
+
+    def _record(self, metrics: Metrics) -> None:
+        if tuple(metrics) != self._names:
+            self._name_ring(metrics)
+        self._ring[self.step % self.log_interval] = torch.stack(tuple(metrics.values()))
+
+    def _name_ring(self, metrics: Metrics) -> None:
+        if self._names:
+            raise ValueError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
+        self._names = tuple(metrics)
+        self._ring = torch.zeros((self.log_interval, len(metrics)), device=self.device)
+        if self._restored.keys() - set(self._names):
+            raise CheckpointError(f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(self._names)}")
+        for name, values in self._restored.items():
+            self._ring[: len(values), self._names.index(name)] = values.to(self.device)
+
+    def means(self) -> dict[str, float]:
+        """Means of the metrics since the log interval began (the whole interval at its end); empty before a step."""
+        if not self._names:
+            return {name: float(values.double().mean()) for name, values in self._restored.items()}
+        rows = self.step % self.log_interval or self.log_interval
+        means = self._ring[:rows].double().mean(0) if self.device.type != "mps" else self._ring[:rows].cpu().double().mean(0)
+        return dict(zip(self._names, means.tolist(), strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that moves outside the networks, on the CPU: what :meth:`restore` needs to go on as if nothing had happened."""
+        rows = self.step % self.log_interval
+        window = {f"window/{name}": self._ring[:rows, i] for i, name in enumerate(self._names) if rows}
+        if not self._names:
+            window = {f"window/{name}": values for name, values in self._restored.items()}
+        return state.training(self.trainer) | {"rng/training": self.rng.state()} | window
+
+    def restore(self, step: int, model: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CheckpointError: it does not fit; the trainer is as it was.
+        """
+        window = {name.removeprefix("window/"): t for name, t in saved.items() if name.startswith("window/")}
+        if any(values.shape != (step % self.log_interval,) for values in window.values()) or "rng/training" not in saved:
+            raise CheckpointError("the checkpoint's engine state does not fit its step")
+        rest = {name: t for name, t in saved.items() if not name.startswith(("window/", "rng/"))}
+        state.restore(self.trainer, model, rest)
+        self.rng.set_state(saved["rng/training"])
+        self.step = step
+        self._restored = window
+
+
+def _prefer_fused(trainer: Trainer) -> None:
+    """Let every optimizer that has a fused kernel, and was not told otherwise, use it: the same update in one call."""
+    for optimizer in trainer.optimizers.values():
+        for group in optimizer.param_groups:
+            if "fused" in group and group["fused"] is None and not group.get("foreach") and not group.get("differentiable"):
+                group["fused"] = all(torch.is_floating_point(p) for p in group["params"])

@@ -1,0 +1,66 @@
+"""What a user can cause. Everything else that goes wrong is a bug, and keeps its traceback.
+
+GenkitError                  one line that says what, where and what to do; exit code 1
+├── UsageError               the command or call was not well formed; exit code 2
+│   ├── UnknownNameError     no model, dataset, metric or callback of this name
+│   └── ConfigError          an option that does not exist, or a value it does not take
+├── PluginError              a plugin that cannot be used
+├── DataError                images that are missing, damaged or of the wrong kind
+│   └── DataUnavailableError not on disk, and not to be had from the network
+├── DeviceError              a device that this machine or build does not have
+├── RunError                 a folder that is no run, or cannot become one
+└── CheckpointError          a checkpoint that is damaged or does not fit
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenkitError(Exception):
+    """Base of all errors that a user can cause; ``str()`` of it is one line."""
+
+    exit_code = 1
+
+
+class UsageError(GenkitError):
+    """The command or call was not well formed."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """No model, dataset, metric or callback of this name."""
+
+
+class ConfigError(UsageError):
+    """An option that does not exist, or a value that it does not take."""
+
+
+class PluginError(GenkitError):
+    """A plugin that cannot be used."""
+
+
+class DataError(GenkitError):
+    """Images that are missing, damaged or of the wrong kind."""
+
+
+class DataUnavailableError(DataError):
+    """Images that are not on disk and not to be had from the network."""
+
+
+class DeviceError(GenkitError):
+    """A device that this machine or this build of torch does not have."""
+
+
+class RunError(GenkitError):
+    """A folder that is no run, or cannot become one."""
+
+
+class CheckpointError(GenkitError):
+    """A checkpoint that is damaged or does not fit the model."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``"; did you mean 'a' or 'b'?"`` for the names closest to ``name``, or nothing where none is close."""
+    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

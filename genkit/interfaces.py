@@ -1,0 +1,199 @@
+"""The whole contract between genkit and a model: Generator, Discriminator, Encoder, Trainer.
+
+Images between a dataset and a network are float ``(B, C, H, W)`` in [-1, 1]. Random numbers come from the
+:class:`genkit.Rng` that is handed in, never from torch's global generator. Whoever keeps this contract gets
+exact resume and every engine with no further code.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from . import config as options
+from .rng import Rng, seeded_initialisation
+
+Metrics = Mapping[str, Tensor]
+"""Detached 0-d tensors by name. A name that is or ends in ``loss`` or ``accuracy`` is plotted as such."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model may know of its dataset before it sees an image."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int | None = None
+    """Number of labels, or None where the images bear none."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def size(self) -> int:
+        """Numbers in one image: C x H x W."""
+        return self.channels * self.height * self.width
+
+
+class Batch(NamedTuple):
+    """Real images and, where the dataset has them, their labels."""
+
+    images: Tensor
+    """``(B, C, H, W)`` in [-1, 1]; with ``batches_per_step = n``, n batches one behind the other: ``(n*B, C, H, W)``."""
+    labels: Tensor | None
+    """int64 ``(B,)``."""
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian over latent codes."""
+
+    mean: Tensor
+    """``(B, L)``."""
+    log_variance: Tensor
+    """``(B, L)``, natural logarithm."""
+
+    def sample(self, rng: Rng) -> Tensor:
+        """One code for each image, ``(B, L)``, differentiable in both parameters (Kingma & Welling 2014, section 2.4)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * rng.normal(*self.mean.shape)
+
+    def kl(self) -> Tensor:
+        """Kullback-Leibler divergence from a standard normal, nats, ``(B,)`` (Kingma & Welling 2014, appendix B)."""
+        return 0.5 * (self.log_variance.exp() + self.mean.square() - 1.0 - self.log_variance).sum(1)
+
+
+class Generator(nn.Module, abc.ABC):
+    """Latent codes → images: the part of a model that is sampled."""
+
+    @abc.abstractmethod
+    def prior(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
+        """``n`` latent codes to sample from, ``(n, ...)``; n may be 0."""
+
+    @abc.abstractmethod
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes ``(B, ...)`` → images ``(B, C, H, W)`` in [-1, 1]."""
+
+    @final
+    @torch.no_grad()
+    def sample(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
+        """``n`` images ``(n, C, H, W)`` in [-1, 1], in evaluation mode; each module's mode is restored after."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            images: Tensor = self(self.prior(n, rng, labels))
+        finally:
+            for module, training in modes:
+                module.training = training
+        return images
+
+
+class Discriminator(nn.Module, abc.ABC):
+    """Images → how real they look."""
+
+    @abc.abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] → logits ``(B,)``; above 0 means real."""
+
+
+class Encoder(nn.Module, abc.ABC):
+    """Images → latent codes, or a posterior over them."""
+
+    @abc.abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """Images ``(B, C, H, W)`` in [-1, 1] → codes ``(B, L)`` or a :class:`Posterior`."""
+
+
+class Trainer(nn.Module, abc.ABC):
+    """One training algorithm. It owns its networks (child modules) and its optimizers.
+
+    A subclass declares ``Config``, takes ``(config, spec)``, builds its networks and ``self.optimizers``, and says in
+    :meth:`step` what one full update is. All that changes from step to step lives in parameters, buffers and
+    optimizer state, and changes in place; nothing in ``step`` waits for the device (``.item()``, ``.numpy()``,
+    ``print``, shapes that depend on data). What varies with time reads ``self.iteration``.
+
+    It may also implement :class:`Evaluates` and :class:`Reconstructs`.
+    """
+
+    Config: ClassVar[type[options.Config]] = options.Config
+    """The model's options."""
+    preferred_datasets: ClassVar[tuple[str, ...]] = ()
+    """Tried in order where the user names none."""
+    batches_per_step: ClassVar[int] = 1
+    """Real batches that one step consumes."""
+    log_format: ClassVar[str] = ""
+    """How the metrics read in one line of the log, for ``str.format(**metrics)``; empty: name and value of each."""
+
+    generator: Generator
+    iteration: Tensor
+    """int64, 0-d: finished updates. Counted by genkit, never by the trainer."""
+
+    def __init__(self, config: Any, spec: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.int64))
+
+    @abc.abstractmethod
+    def step(self, batch: Batch, rng: Rng) -> Metrics:
+        """One full update, all phases. The same names every time, in the same order."""
+
+    @final
+    def update(self, **losses: Tensor) -> None:
+        """Step the named optimizers, each down the gradient of its own loss: ``self.update(discriminator=loss)``.
+
+        All gradients are computed before any parameter moves, each for its optimizer's parameters only, so a
+        phase cannot move, or leave gradients on, another network. A parameter that its loss does not reach is left alone.
+        """
+        owned = {name: _parameters(self.optimizers[name]) for name in losses}
+        last = next(reversed(losses))
+        gradients = {
+            name: torch.autograd.grad(loss, owned[name], retain_graph=name != last, allow_unused=True)
+            for name, loss in losses.items()
+        }
+        for name, parameters in owned.items():
+            for parameter, gradient in zip(parameters, gradients[name], strict=True):
+                parameter.grad = gradient
+            self.optimizers[name].step()
+            for parameter in parameters:
+                parameter.grad = None
+
+    @final
+    def mean_over_processes(self, value: Tensor) -> Tensor:
+        """The mean of ``value`` over the processes of a run; there is one process today, so ``value`` itself.
+
+        Whatever a trainer's ``step`` computes from its batch and keeps in a buffer goes through here.
+        """
+        return value
+
+
+@runtime_checkable
+class Evaluates(Protocol):
+    """A trainer that measures itself on held-out images, for instance by a test loss."""
+
+    def evaluate(self, batch: Batch, rng: Rng) -> Metrics:
+        """Means over the batch; called in evaluation mode, without gradients."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A trainer that can map images to their reconstructions."""
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] → the same shape; called in evaluation mode, without gradients."""
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def build(trainer: type[Trainer], config: options.Config, spec: DataSpec, seed: int, device: torch.device | str) -> Trainer:
+    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so every device starts from the same ones."""
+    with seeded_initialisation(seed):
+        built = trainer(config, spec)
+    return built.to(device).train()

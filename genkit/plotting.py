@@ -1,0 +1,56 @@
+"""Curves as pictures. Only this imports matplotlib, when a curve is drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import RunError
+
+_DASHES = ("solid", "dashed", "dotted", "dashdot")  # lines stay apart in grey print
+_COLOURS = ("#1f5fa8", "#c4501b", "#2f7d4f", "#7a4fa3")
+
+
+def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
+    """Draw the rows of ``metrics.jsonl``: losses in one panel, accuracies in one, whatever else there is in its own.
+
+    Raises:
+        RunError: there are no rows.
+    """
+    if not rows:
+        raise RunError("nothing to plot: metrics.jsonl has no rows yet")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = _panels([name for name in rows[0] if name != "step"])
+    figure = Figure(figsize=(8, 2.6 * len(panels) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title.replace("$", r"\$"), x=0.02, ha="left", fontweight="bold")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    steps = [row["step"] for row in rows]
+    for axis, (label, names) in zip(axes, panels.items(), strict=True):
+        for number, name in enumerate(names):
+            scale = 100 if label == "accuracy (%)" else 1
+            axis.plot(
+                steps,
+                [scale * row[name] for row in rows],
+                label=name.replace("_", " "),
+                color=_COLOURS[number % len(_COLOURS)],
+                linestyle=_DASHES[number % len(_DASHES)],
+                linewidth=1.3,
+            )
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        if len(names) > 1:
+            axis.legend(frameon=False)
+    axes[-1].set_xlabel("iteration")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _panels(names: Sequence[str]) -> dict[str, list[str]]:
+    """Axis label → metrics that share the panel, by what their names end in."""
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        label = "loss" if name.endswith("loss") else "accuracy (%)" if name.endswith("accuracy") else name.replace("_", " ")
+        panels.setdefault(label, []).append(name)
+    return panels

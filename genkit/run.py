@@ -1,0 +1,257 @@
+"""The run folder: everything about one training, readable without genkit.
+
+``run.json`` (options, seed, versions, dataset, environment), ``metrics.jsonl`` (a row each log interval),
+``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plots/``, ``evaluation.json``.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checkpoint, state
+from .config import parse
+from .data import ImageData, data_root, load_dataset
+from .errors import PluginError, RunError, UsageError
+from .hookspecs import Model
+from .interfaces import DataSpec, Reconstructs, Trainer, build
+from .registry import Registry, discover
+from .rng import Rng
+
+FORMAT = 1
+_NUMBER = re.compile(r"(\d+)-")
+
+
+class Run:
+    """One training on disk, and the model that it holds.
+
+    Get one from :func:`genkit.train`, :func:`genkit.resume` or :func:`genkit.load`. Its model is read from the
+    newest checkpoint that verifies, when it is first needed.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any], trainer_class: type[Trainer] | None, registry: Registry) -> None:
+        self.path = path
+        self.info = info
+        """The content of ``run.json``."""
+        self.registry = registry
+        self._trainer_class = trainer_class
+        self._loaded: tuple[Trainer, int] | None = None
+
+    @classmethod
+    def create(cls, path: Path, info: dict[str, Any], trainer_class: type[Trainer], registry: Registry) -> "Run":
+        """Make the folder and write ``run.json``.
+
+        Raises:
+            RunError: the folder is not empty, or cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "run.json").exists():
+                raise RunError(f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out")
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty: choose another --out")
+            run = cls(path, {"format": FORMAT, **info}, trainer_class, registry)
+            run._write_json("run.json", run.info)
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {path}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str, trainer_class: type[Trainer] | None = None, registry: Registry | None = None) -> "Run":
+        """The run in the folder ``path``.
+
+        Raises:
+            RunError: there is none, or a later genkit wrote it.
+        """
+        path = Path(path)
+        try:
+            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            if info["format"] != FORMAT:
+                raise RunError(f"{path}/run.json has format {info['format']!r}; this genkit reads format {FORMAT}")
+            run = cls(path, info, trainer_class, registry or discover())
+            run._check()
+        except OSError as error:
+            raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{path}/run.json is damaged ({type(error).__name__}: {error})") from None
+        return run
+
+    def _check(self) -> None:
+        for key in ("options", "config", "model", "dataset", "environment"):
+            dict(self.info[key])
+        str(self.info["model"]["name"] + self.info["dataset"]["name"])
+        DataSpec(**self.info["dataset"]["spec"])
+
+    @property
+    def spec(self) -> DataSpec:
+        """Shape of the images the run was trained on."""
+        return DataSpec(**self.info["dataset"]["spec"])
+
+    @property
+    def trainer_class(self) -> type[Trainer]:
+        """The model's Trainer, found in the registry by the name in ``run.json``.
+
+        Raises:
+            UsageError: the model came from no plugin; give ``genkit.load(path, trainer=...)``.
+            UnknownNameError: no plugin provides the model.
+        """
+        if self._trainer_class is None:
+            model = self.info["model"]
+            if model["distribution"] is None:
+                raise UsageError(f"{self.path} was trained with a class of no plugin: say genkit.load(path, {model['name']})")
+            self._trainer_class = find_trainer(self.registry, f"{model['distribution']}/{model['name']}")
+        return self._trainer_class
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer, on the CPU, with the weights of the newest checkpoint that verifies.
+
+        Raises:
+            CheckpointError: no checkpoint can be used.
+        """
+        return self._load()[0]
+
+    @property
+    def step(self) -> int:
+        """Updates that the weights of :attr:`trainer` have behind them."""
+        return self._load()[1]
+
+    def _load(self) -> tuple[Trainer, int]:
+        if self._loaded is None:
+            found, _ = checkpoint.newest(self.checkpoints)
+            trainer = self.build("cpu")
+            state.load_networks(trainer, found.model)
+            self._loaded = (trainer, found.step)
+        return self._loaded
+
+    def build(self, device: torch.device | str) -> Trainer:
+        """The run's trainer as it was before the first step."""
+        config = parse(self.trainer_class.Config, self.info["config"], where=f"{self.path}/run.json", strict=True)
+        return build(self.trainer_class, config, self.spec, self.info["options"]["seed"], device)
+
+    def data(self, root: str | None = None) -> ImageData:
+        """The dataset of the run, read again.
+
+        Raises:
+            DataError: it is not to be had, or is not the one that the run was trained on.
+        """
+        dataset = self.info["dataset"]
+        if dataset["distribution"] is None:
+            raise UsageError(f"{self.path} was trained on {dataset['source']}: only the program that has them can give them")
+        data = load_dataset(self.registry, dataset["name"], data_root(root or self.info["options"]["data_root"]))
+        if data.fingerprint() != dataset["fingerprint"]:
+            raise RunError(f"{dataset['name']} in {data.source} differs from the images that {self.path} was trained on")
+        return data
+
+    def sample(self, n: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
+        """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every time."""
+        return self.trainer.generator.sample(n, Rng(seed, "samples"), labels)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [-1, 1] → their reconstructions, the same shape, on the CPU.
+
+        Raises:
+            UsageError: the model has no encoder.
+        """
+        trainer = self.trainer
+        if not isinstance(trainer, Reconstructs):
+            raise UsageError(f"{self.info['model']['name']} cannot reconstruct images: it has no encoder")
+        training = trainer.training
+        trainer.eval()
+        try:
+            return trainer.reconstruct(images)
+        finally:
+            trainer.train(training)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def samples_path(self, step: int) -> Path:
+        """Where the sample grid of a step is."""
+        return self.path / "samples" / f"{step:09d}.png"
+
+    def latest_samples(self) -> Path | None:
+        """The newest sample grid of the training, or None."""
+        return max((path for path in self.path.glob("samples/*.png") if path.stem.isdigit()), default=None)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log interval that ends there.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return self._read_rows("metrics.jsonl")
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a row to ``metrics.jsonl`` or ``timing.jsonl``."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rewind(self, step: int, options: Mapping[str, Any]) -> None:
+        """Forget the rows after ``step``, as if training had never gone past it, and note the options that go on from there."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            rows = [row for row in self._read_rows(name) if row["step"] <= step]
+            self._replace(name, "".join(json.dumps(row) + "\n" for row in rows))
+        self.info["options"] = dict(options)
+        self._write_json("run.json", self.info)
+        self._loaded = None
+
+    def record(self, name: str, content: Mapping[str, Any]) -> None:
+        """Merge ``content`` into a JSON file of the run."""
+        path = self.path / name
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._write_json(name, {**known, **content})
+
+    def _read_rows(self, name: str) -> list[dict[str, float]]:
+        path = self.path / name
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            rows = []
+            for number, line in enumerate(lines):
+                if number == len(lines) - 1 and not line.endswith("}"):  # a process that was killed while it wrote
+                    break
+                row = json.loads(line)
+                row["step"] += 0
+                rows.append(row)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({type(error).__name__}: {error})") from None
+        return rows
+
+    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        self._replace(name, json.dumps(content, indent=2) + "\n")
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}.tmp"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)
+
+
+def find_trainer(registry: Registry, name: str) -> type[Trainer]:
+    """The Trainer class of the model ``name``.
+
+    Raises:
+        UnknownNameError: no plugin provides it.
+        PluginError: its target is no Trainer.
+    """
+    found = registry.find(Model, name)
+    target = found.target()
+    if not (isinstance(target, type) and issubclass(target, Trainer)):
+        raise PluginError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
+    return target
+
+
+def next_path(parent: Path, title: str) -> Path:
+    """``parent/0007-title``: the next free number."""
+    numbers = [int(match[1]) for path in parent.glob("*") if (match := _NUMBER.match(path.name))]
+    return parent / f"{max(numbers, default=0) + 1:04d}-{title}"

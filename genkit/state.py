@@ -1,0 +1,119 @@
+"""What a training is at one moment, as named tensors: saving these saves the run, copying them back restores it."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from .errors import CheckpointError
+from .interfaces import Trainer
+
+Tensors = dict[str, Tensor]
+
+
+def networks(trainer: Trainer) -> Tensors:
+    """Parameters and buffers of the trainer's child modules: what one would share."""
+    return {name: tensor for name, tensor in trainer.state_dict().items() if "." in name}
+
+
+def training(trainer: Trainer) -> Tensors:
+    """What else moves: the trainer's own parameters and buffers, and its optimizers."""
+    own = {f"trainer/{name}": tensor for name, tensor in trainer.state_dict().items() if "." not in name}
+    return own | dict(_optimizer_tensors(trainer))
+
+
+def _optimizer_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+    for name, optimizer in trainer.optimizers.items():
+        number = 0
+        for g, group in enumerate(optimizer.param_groups):
+            for key, value in group.items():
+                if isinstance(value, Tensor):  # a learning rate that is scheduled in place, for one
+                    yield f"optimizer/{name}/group/{g}/{key}", value
+            for parameter in group["params"]:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, Tensor):
+                        yield f"optimizer/{name}/{number}/{key}", value
+                    elif value is not None:
+                        raise CheckpointError(
+                            f"optimizer {name!r} ({type(optimizer).__name__}) keeps {key!r} as {type(value).__name__}: "
+                            "only tensors can be saved; use an optimizer that keeps tensors"
+                        )
+                number += 1
+
+
+def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors back in place, so that whatever holds a reference (a captured graph) sees them.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or has another shape or dtype; nothing was changed then.
+    """
+    own = {f"trainer/{name}": tensor for name, tensor in trainer.state_dict().items() if "." not in name}
+    optimizer_state = {name: tensor for name, tensor in state.items() if name.startswith("optimizer/")}
+    trainer_state = {name: tensor for name, tensor in state.items() if not name.startswith("optimizer/")}
+    _check(own, trainer_state)
+    slots = list(_optimizer_slots(trainer, optimizer_state))
+    load_networks(trainer, model)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(trainer_state[name])
+        for holder, key, device, tensor in slots:
+            if isinstance(holder.get(key), Tensor):
+                holder[key].copy_(tensor)
+            else:
+                holder[key] = tensor.to(device, copy=True)
+
+
+def load_networks(trainer: Trainer, model: Mapping[str, Tensor]) -> None:
+    """Copy saved networks in place, and nothing else: enough to sample.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or has another shape or dtype; nothing was changed then.
+    """
+    target = networks(trainer)
+    _check(target, model)
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(model[name])
+
+
+def _check(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name in expected.keys() - found.keys():
+        raise CheckpointError(f"the checkpoint lacks the tensor {name!r}: it is of another model or other options")
+    for name in found.keys() - expected.keys():
+        raise CheckpointError(f"the checkpoint has a tensor {name!r} that the model lacks")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
+            raise CheckpointError(
+                f"tensor {name!r} is {found[name].dtype} {tuple(found[name].shape)} in the checkpoint, "
+                f"{tensor.dtype} {tuple(tensor.shape)} in the model"
+            )
+
+
+def _optimizer_slots(
+    trainer: Trainer, saved: Mapping[str, Tensor]
+) -> Iterator[tuple[dict[str, object], str, torch.device, Tensor]]:
+    """Where each saved optimizer tensor goes: the dict that holds it, its key there, and its device."""
+    groups: dict[str, dict[str, object]] = {}
+    states: dict[str, tuple[dict[str, object], Tensor, bool]] = {}
+    for name, optimizer in trainer.optimizers.items():
+        number = 0
+        for g, group in enumerate(optimizer.param_groups):
+            groups[f"optimizer/{name}/group/{g}"] = group
+            on_device = bool(group.get("capturable") or group.get("fused"))
+            for parameter in group["params"]:
+                states[f"optimizer/{name}/{number}"] = (optimizer.state[parameter], parameter, on_device)
+                number += 1
+    for path, tensor in saved.items():
+        prefix, _, key = path.rpartition("/")
+        if prefix in groups:
+            current = groups[prefix].get(key)
+            if not isinstance(current, Tensor) or current.shape != tensor.shape:
+                raise CheckpointError(f"the checkpoint has {path!r}, which the model's optimizer does not schedule")
+            yield groups[prefix], key, current.device, tensor
+        elif prefix in states:
+            holder, parameter, on_device = states[prefix]
+            if tensor.dim() not in (0, parameter.dim()) or tensor.numel() > parameter.numel():
+                raise CheckpointError(f"{path!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}")
+            yield holder, key, parameter.device if on_device or tensor.dim() else torch.device("cpu"), tensor
+        else:
+            raise CheckpointError(f"the checkpoint has {path!r}, which the model's optimizers lack")

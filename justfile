@@ -1,0 +1,25 @@
+# What CI runs, and what a developer runs: the same recipes.
+
+# Tests, with lint, formatting and types among them (tests/test_source.py).
+test *args:
+    pytest {{args}}
+
+lint:
+    ruff check .
+    ruff format --check .
+    mypy
+
+format:
+    ruff check --fix .
+    ruff format .
+
+# The CLI reference in docs/cli.md, generated from the program.
+docs:
+    python -m tests.cli_reference
+
+# Iterations a second beside a hand-written loop, interleaved in one run.
+bench *args:
+    python -m benchmarks.plain_loop {{args}}
+
+ci:
+    bash .ci/run

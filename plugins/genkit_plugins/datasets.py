@@ -1,0 +1,254 @@
+"""The built-in datasets: each a function ``(root, argument) -> ImageData``. Nothing here reads a pickle."""
+
+import gzip
+import hashlib
+import math
+import socket
+import struct
+import tarfile
+import threading
+import urllib.error
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genkit import DataError, DataUnavailableError, ImageData, Split
+
+ANSWER_SECONDS = 5.0
+"""A network that has not answered by then counts as absent."""
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_UBYTE = 0x08
+MAX_IMAGE_PIXELS = 4096 * 4096
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def mnist(root: Path, argument: str) -> ImageData:
+    """MNIST (LeCun et al. 1998)."""
+    return _idx_dataset("MNIST", root, argument)
+
+
+def fashion_mnist(root: Path, argument: str) -> ImageData:
+    """Fashion-MNIST (Xiao et al. 2017)."""
+    return _idx_dataset("FashionMNIST", root, argument)
+
+
+def kmnist(root: Path, argument: str) -> ImageData:
+    """Kuzushiji-MNIST (Clanuwat et al. 2018)."""
+    return _idx_dataset("KMNIST", root, argument)
+
+
+def cifar10(root: Path, argument: str) -> ImageData:
+    """CIFAR-10 (Krizhevsky 2009), from its binary archive: the one for Python holds pickles."""
+    _no_argument("cifar10", argument)
+    folder = root / "cifar-10-batches-bin"
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    if not all((folder / name).is_file() for name in names):
+        archive = root / "cifar-10-binary.tar.gz"
+        addresses = ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
+        _download("cifar10", addresses, archive, "c32a1d4ab5d03f1284b67883e8d87530")
+        with tarfile.open(archive) as tar:
+            for name in names:
+                member = tar.extractfile(f"cifar-10-batches-bin/{name}")
+                if member is None:
+                    raise DataError(f"{archive} holds no {name}")
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(member.read(10_000 * 3073))
+    train = [_cifar_batch(folder / name) for name in names[:-1]]
+    images, labels = (torch.cat(part) for part in zip(*train, strict=True))
+    return ImageData(Split(images, labels), Split(*_cifar_batch(folder / names[-1])), source=str(folder), classes=10)
+
+
+def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
+    data = path.read_bytes()
+    if len(data) != 10_000 * 3073:
+        raise DataError(f"{path}: {len(data)} bytes, not the 30730000 of 10,000 images")
+    rows = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(10_000, 3073)
+    return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long()
+
+
+def digits(root: Path, argument: str) -> ImageData:
+    """The handwritten digits that scikit-learn embeds (Alpaydin & Kaynak 1998), 8x8, enlarged to 28x28; every sixth is held out."""
+    _no_argument("digits", argument)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = (bunch.images * (255 / 16)).round().astype(np.uint8)
+    large = np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in small])
+    images = torch.from_numpy(large)[:, None]
+    labels = torch.from_numpy(bunch.target.astype(np.int64))
+    held_out = torch.arange(len(images)) % 6 == 5
+    return ImageData(
+        Split(images[~held_out], labels[~held_out]),
+        Split(images[held_out], labels[held_out]),
+        source="scikit-learn's embedded digits",
+        classes=10,
+    )
+
+
+def folder(root: Path, argument: str) -> ImageData:
+    """Any folder of images, all of one size, searched recursively; every tenth (by name) is held out.
+
+    The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA.
+    """
+    if not argument:
+        raise DataError("dataset folder: say which by folder:PATH")
+    top = Path(argument).expanduser()
+    if not top.is_dir():
+        raise DataError(f"folder:{argument}: there is no folder {top}")
+    paths = sorted(path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    if not paths:
+        raise DataError(f"folder:{argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
+    images = _stack(paths)
+    held_out = torch.arange(len(images)) % 10 == 9
+    return ImageData(Split(images[~held_out]), Split(images[held_out]), source=str(top.resolve()))
+
+
+def _stack(paths: list[Path]) -> Tensor:
+    first = _picture(paths[0])
+    stacked = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+    for number, path in enumerate(paths):
+        picture = _picture(path)
+        if picture.shape != first.shape:
+            sizes = " and ".join(f"{p.name} is {tuple(a.shape)}" for p, a in ((paths[0], first), (path, picture)))
+            raise DataError(f"images in {path.parent} differ in (channels, height, width): {sizes}; make them all alike")
+        stacked[number] = picture
+    return stacked
+
+
+def _picture(path: Path) -> Tensor:
+    """One file as uint8 ``(C, H, W)``."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise DataError(f"{path}: {image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")
+            transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            mode = "RGBA" if transparent else "L" if image.mode in ("1", "L", "I", "I;16", "F") else "RGB"
+            if image.mode in ("I", "I;16", "F"):
+                raise DataError(f"{path}: {image.mode} pixels of more than 8 bits; save it with 8")
+            array = np.array(image.convert(mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: not an image that can be read ({error})") from None
+    return torch.from_numpy(array[..., None] if array.ndim == 2 else array).permute(2, 0, 1).contiguous()
+
+
+def _no_argument(name: str, argument: str) -> None:
+    if argument:
+        raise DataError(f"dataset {name} takes no argument, but was given {argument!r}")
+
+
+def _idx_dataset(name: str, root: Path, argument: str) -> ImageData:
+    """A dataset of four IDX files in torchvision's layout, downloaded where they are absent."""
+    _no_argument(name, argument)
+    raw = root / name / "raw"
+    for file in IDX_FILES:
+        if not (raw / file).is_file():
+            addresses, md5 = _torchvision_source(name, f"{file}.gz")
+            archive = raw / f"{file}.gz"
+            _download(name, addresses, archive, md5)
+            _unpack(archive, raw / file)
+    arrays = [read_idx(raw / file) for file in IDX_FILES]
+    splits = [
+        Split(images[:, None], labels.long()) for images, labels in (tuple(arrays[:2]), tuple(arrays[2:])) if images.dim() == 3
+    ]
+    if len(splits) != 2:
+        raise DataError(f"{raw}: the image files do not hold images")
+    return ImageData(*splits, source=str(raw), classes=10)
+
+
+def read_idx(path: Path) -> Tensor:
+    """An IDX file of unsigned bytes as uint8; the sizes it claims are checked against its own before anything is allocated.
+
+    Raises:
+        DataError: the file is damaged, or holds something else.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(4)
+        if len(header) != 4 or header[:2] != b"\0\0" or header[2] != IDX_UBYTE or not 1 <= header[3] <= 4:
+            raise DataError(f"{path}: not an IDX file of unsigned bytes")
+        lengths = file.read(4 * header[3])
+        if len(lengths) != 4 * header[3]:
+            raise DataError(f"{path}: cut short in its header")
+        shape = struct.unpack(f">{header[3]}I", lengths)
+        if size != 4 + len(lengths) + math.prod(shape):
+            raise DataError(f"{path}: {size} bytes, but its header promises {shape}; delete it to have it downloaded again")
+        data = np.fromfile(file, dtype=np.uint8)
+    return torch.from_numpy(data.reshape(shape))
+
+
+def _torchvision_source(name: str, file: str) -> tuple[list[str], str]:
+    """Where torchvision gets a file, and its MD5. Imported here: data that is on disk needs no torchvision."""
+    from torchvision import datasets
+
+    source = getattr(datasets, name)
+    return [mirror + file for mirror in source.mirrors], dict(source.resources)[file]
+
+
+def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None:
+    """Fetch the first address that answers, to ``path``; torchvision shows the progress and checks the sum."""
+    from torchvision.datasets.utils import download_url
+
+    if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:
+        return
+    reasons = []
+    for address in addresses:
+        host = urlsplit(address).hostname or ""
+        try:
+            _wait_for(lambda address=address: _connect(address))
+            with _answer_within(ANSWER_SECONDS):
+                download_url(address, path.parent, path.name, md5)
+        except (OSError, RuntimeError, urllib.error.URLError) as error:
+            reasons.append(f"{host}: {getattr(error, 'strerror', None) or error}")
+        else:
+            return
+    raise DataUnavailableError(f"{name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)})")
+
+
+def _connect(address: str) -> None:
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "", port), ANSWER_SECONDS).close()
+
+
+def _wait_for(action: Callable[[], None]) -> None:
+    """Run ``action`` for at most ANSWER_SECONDS: a look-up of a name has no time limit of its own."""
+    outcome: list[OSError | None] = []
+
+    def attempt() -> None:
+        try:
+            action()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if not outcome:
+        raise TimeoutError(f"no answer within {ANSWER_SECONDS:g} s")
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+@contextmanager
+def _answer_within(seconds: float) -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unzip next to its final name, then rename, so that a half-written file never counts as data."""
+    temporary = target.with_suffix(".part")
+    with gzip.open(archive, "rb") as source:
+        temporary.write_bytes(source.read())
+    temporary.replace(target)

@@ -102,7 +102,9 @@ def resume(
     for problem in skipped:
         _notify(callbacks, f"{problem}; going on from step {found.step}")
     if core.iterations <= found.step:
-        raise UsageError(f"{run.path} is at step {found.step} already; --iterations is the total, so give more than that")
+        raise UsageError(
+            f"{run.path} is at step {found.step} already; --iterations is the total, so give more than that"
+        )
 
     _set_threads(core.threads or run.info["environment"]["threads"])
     chosen = choose_device(core.device)
@@ -139,7 +141,9 @@ def originals(run: Run, count: int, root: str | None = None) -> torch.Tensor:
     """
     held_out = run.data(root).test.images
     if len(held_out) < count:
-        raise DataError(f"{run.info['dataset']['name']} holds out {len(held_out)} images, fewer than the {count} asked for")
+        raise DataError(
+            f"{run.info['dataset']['name']} holds out {len(held_out)} images, fewer than the {count} asked for"
+        )
     return from_uint8(held_out[:count])
 
 
@@ -156,7 +160,9 @@ def _load(
     else:
         root = data_root(core.data_root)
         if core.dataset is None:
-            name, data = load_preferred(registry, trainer.preferred_datasets, root, lambda text: _notify(callbacks, text))
+            name, data = load_preferred(
+                registry, trainer.preferred_datasets, root, lambda text: _notify(callbacks, text)
+            )
         else:
             name, data = core.dataset, load_dataset(registry, core.dataset, root)
         distribution = registry.find(Dataset, name.partition(":")[0]).plugin.distribution

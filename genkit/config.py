@@ -36,7 +36,9 @@ def _known_device(value: str) -> str:
 class TrainOptions(Config):
     """The core's own options of a training run; those of the model are in its ``Config``."""
 
-    dataset: str | None = Field(None, description="dataset by name, folder:PATH for your own; else what the model prefers")
+    dataset: str | None = Field(
+        None, description="dataset by name, folder:PATH for your own; else what the model prefers"
+    )
     data_root: str | None = Field(None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache")
     iterations: int = Field(20_000, ge=1, description="updates in all")
     batch_size: int = Field(128, ge=1, description="images a batch")
@@ -71,7 +73,9 @@ def parse(config_class: type[ConfigT], values: Mapping[str, Any], *, where: str 
         return config_class.model_validate({key: _split(config_class, key, value) for key, value in values.items()})
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ConfigError(_explain(config_class, problem["loc"], problem["type"], problem["msg"], values, where)) from None
+        raise ConfigError(
+            _explain(config_class, problem["loc"], problem["type"], problem["msg"], values, where)
+        ) from None
 
 
 def _split(config_class: type[Config], key: str, value: Any) -> Any:

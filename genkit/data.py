@@ -102,10 +102,12 @@ class Batches:
         self.images = split.images.to(device)
         self.labels = None if split.labels is None else split.labels.to(device)
 
-    def gather(self, index: Tensor) -> Batch:
-        """The samples ``index`` (int64 ``(B,)``, on the device) as a batch."""
-        labels = None if self.labels is None else self.labels.index_select(0, index)
-        return Batch(from_uint8(self.images.index_select(0, index)), labels)
+    def window(self, indices: Tensor) -> Iterator[Batch]:
+        """One batch for each row of ``indices`` (int64 ``(steps, B)``), which are copied to the device once."""
+        indices = indices.to(self.images.device)
+        labels = [None] * len(indices) if self.labels is None else self.labels[indices].unbind()
+        for index, row in zip(indices.unbind(), labels, strict=True):
+            yield Batch(from_uint8(self.images.index_select(0, index)), row)
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """The whole split once, in batches of ``size``; the last may be smaller."""
@@ -174,15 +176,21 @@ def from_images(images: Any) -> ImageData:
         tensor = images.detach().cpu()
         tensor = tensor[:, None] if tensor.dim() == 3 else tensor
     else:
-        array = np.asarray(images) if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
+        array = (
+            np.asarray(images) if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
+        )
         if array.dtype != np.uint8:
             raise DataError(_NOT_UINT8.format(array.dtype))
         array = array[..., None] if array.ndim == 3 else array
-        tensor = torch.from_numpy(np.moveaxis(array, -1, 1).copy()) if array.ndim == 4 else torch.from_numpy(array.copy())
+        tensor = (
+            torch.from_numpy(np.moveaxis(array, -1, 1).copy()) if array.ndim == 4 else torch.from_numpy(array.copy())
+        )
     if tensor.dtype != torch.uint8:
         raise DataError(_NOT_UINT8.format(tensor.dtype))
     held_out = torch.arange(len(tensor)) % 10 == 9
     return ImageData(Split(tensor[~held_out]), Split(tensor[held_out]), source="images in memory")
 
 
-_NOT_UINT8 = "images are {}, but must be uint8 from 0 to 255: for floats in [0, 1], (images * 255).round().to(torch.uint8)"
+_NOT_UINT8 = (
+    "images are {}, but must be uint8 from 0 to 255: for floats in [0, 1], (images * 255).round().to(torch.uint8)"
+)

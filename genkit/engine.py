@@ -23,7 +23,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
-        raise DeviceError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here")
+        raise DeviceError(
+            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here"
+        )
     if device.type == "mps" and not mps:
         raise DeviceError(f"--device {name}: torch {torch.__version__} sees no Apple GPU here")
     return device
@@ -33,8 +35,8 @@ def choose_device(name: str) -> torch.device:
 class Engine:
     """A trainer on its way through the steps: its random stream, its data order and its losses since the last log row.
 
-    Steps are executed one by one, as Python runs them. The per-step metrics stay on the device in a ring of
-    ``log_interval`` rows, so nothing waits for the device until a row is read.
+    Steps are executed one by one, as Python runs them. The metrics of each step stay on the device, in a ring of
+    ``log_interval`` rows, so nothing waits for the device until the means are read.
     """
 
     name = "eager"
@@ -54,18 +56,19 @@ class Engine:
         _prefer_fused(trainer)
 
     def run(self, steps: int) -> None:
-        """Make ``steps`` updates."""
-        indices = self._order.indices(self.step, steps).to(self.device)
-        for index in indices:
-            metrics = self.trainer.step(self._batches.gather(index), self.rng)
-            self.trainer.iteration.add_(1)
-            self._record(metrics)
-            self.step += 1
-
-    def _record(self, metrics: Metrics) -> None:
-        if tuple(metrics) != self._names:
-            self._name_ring(metrics)
-        self._ring[self.step % self.log_interval] = torch.stack(tuple(metrics.values()))
+        """Make ``steps`` updates, at most to the end of the log interval."""
+        trainer, iteration = self.trainer, self.trainer.iteration
+        values: list[Tensor] = []
+        for batch in self._batches.window(self._order.indices(self.step, steps)):
+            metrics = trainer.step(batch, self.rng)
+            iteration.add_(1)
+            if tuple(metrics) != self._names:
+                self._name_ring(metrics)
+            values.extend(metrics.values())
+        # Stacked once a window: per step it would cost more than the update of a small network's biases.
+        start = self.step % self.log_interval
+        self._ring[start : start + steps] = torch.stack(values).view(steps, -1)
+        self.step += steps
 
     def _name_ring(self, metrics: Metrics) -> None:
         if self._names:
@@ -73,7 +76,9 @@ class Engine:
         self._names = tuple(metrics)
         self._ring = torch.zeros((self.log_interval, len(metrics)), device=self.device)
         if self._restored.keys() - set(self._names):
-            raise CheckpointError(f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(self._names)}")
+            raise CheckpointError(
+                f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(self._names)}"
+            )
         for name, values in self._restored.items():
             self._ring[: len(values), self._names.index(name)] = values.to(self.device)
 
@@ -82,7 +87,11 @@ class Engine:
         if not self._names:
             return {name: float(values.double().mean()) for name, values in self._restored.items()}
         rows = self.step % self.log_interval or self.log_interval
-        means = self._ring[:rows].double().mean(0) if self.device.type != "mps" else self._ring[:rows].cpu().double().mean(0)
+        means = (
+            self._ring[:rows].double().mean(0)
+            if self.device.type != "mps"
+            else self._ring[:rows].cpu().double().mean(0)
+        )
         return dict(zip(self._names, means.tolist(), strict=True))
 
     def state(self) -> dict[str, Tensor]:
@@ -100,7 +109,10 @@ class Engine:
             CheckpointError: it does not fit; the trainer is as it was.
         """
         window = {name.removeprefix("window/"): t for name, t in saved.items() if name.startswith("window/")}
-        if any(values.shape != (step % self.log_interval,) for values in window.values()) or "rng/training" not in saved:
+        if (
+            any(values.shape != (step % self.log_interval,) for values in window.values())
+            or "rng/training" not in saved
+        ):
             raise CheckpointError("the checkpoint's engine state does not fit its step")
         rest = {name: t for name, t in saved.items() if not name.startswith(("window/", "rng/"))}
         state.restore(self.trainer, model, rest)
@@ -113,5 +125,10 @@ def _prefer_fused(trainer: Trainer) -> None:
     """Let every optimizer that has a fused kernel, and was not told otherwise, use it: the same update in one call."""
     for optimizer in trainer.optimizers.values():
         for group in optimizer.param_groups:
-            if "fused" in group and group["fused"] is None and not group.get("foreach") and not group.get("differentiable"):
+            if (
+                "fused" in group
+                and group["fused"] is None
+                and not group.get("foreach")
+                and not group.get("differentiable")
+            ):
                 group["fused"] = all(torch.is_floating_point(p) for p in group["params"])

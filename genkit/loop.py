@@ -56,6 +56,7 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, callba
         for callback in callbacks:
             callback.on_stop(engine.step)
     _evaluate(run, engine.trainer, data, options, callbacks)
+    run.plot()
     for callback in callbacks:
         callback.on_end(engine.step, run.path, run.latest_samples())
 
@@ -108,7 +109,9 @@ def _save(run: Run, engine: Engine, options: TrainOptions, callbacks: Sequence[C
 
 
 @torch.no_grad()
-def _evaluate(run: Run, trainer: Trainer, data: ImageData, options: TrainOptions, callbacks: Sequence[Callback]) -> None:
+def _evaluate(
+    run: Run, trainer: Trainer, data: ImageData, options: TrainOptions, callbacks: Sequence[Callback]
+) -> None:
     if not isinstance(trainer, Evaluates) or len(data.test) == 0:
         return
     step = int(trainer.iteration)

@@ -51,6 +51,8 @@ def _panels(names: Sequence[str]) -> dict[str, list[str]]:
     """Axis label → metrics that share the panel, by what their names end in."""
     panels: dict[str, list[str]] = {}
     for name in names:
-        label = "loss" if name.endswith("loss") else "accuracy (%)" if name.endswith("accuracy") else name.replace("_", " ")
+        label = (
+            "loss" if name.endswith("loss") else "accuracy (%)" if name.endswith("accuracy") else name.replace("_", " ")
+        )
         panels.setdefault(label, []).append(name)
     return panels

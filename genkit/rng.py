@@ -40,15 +40,17 @@ class Rng:
 
     def normal(self, rows: int, *sizes: int) -> Tensor:
         """Standard normal numbers, ``(rows, *sizes)``."""
-        return self._own(self._empty(rows, *sizes).normal_(generator=self.generator), rows)
+        shape = (rows * self.world_size, *sizes)
+        return self._own(torch.randn(shape, generator=self.generator, device=self.device, dtype=self.dtype), rows)
 
     def uniform(self, rows: int, *sizes: int) -> Tensor:
         """Numbers from [0, 1), ``(rows, *sizes)``."""
-        return self._own(self._empty(rows, *sizes).uniform_(generator=self.generator), rows)
+        shape = (rows * self.world_size, *sizes)
+        return self._own(torch.rand(shape, generator=self.generator, device=self.device, dtype=self.dtype), rows)
 
     def bernoulli(self, probability: float, rows: int, *sizes: int) -> Tensor:
         """Ones with the given probability, else zeros, ``(rows, *sizes)``."""
-        return self._own(self._empty(rows, *sizes).bernoulli_(probability, generator=self.generator), rows)
+        return (self.uniform(rows, *sizes) < probability).to(self.dtype)
 
     def integers(self, high: int, rows: int, *sizes: int) -> Tensor:
         """int64 numbers from 0 to ``high - 1``, ``(rows, *sizes)``."""
@@ -62,9 +64,6 @@ class Rng:
     def set_state(self, state: Tensor) -> None:
         """Go on from where :meth:`state` was taken."""
         self.generator.set_state(state)
-
-    def _empty(self, rows: int, *sizes: int) -> Tensor:
-        return torch.empty((rows * self.world_size, *sizes), device=self.device, dtype=self.dtype)
 
     def _own(self, drawn: Tensor, rows: int) -> Tensor:
         return drawn if self.world_size == 1 else drawn[self.rank * rows : (self.rank + 1) * rows]

@@ -20,6 +20,7 @@ from .data import ImageData, data_root, load_dataset
 from .errors import PluginError, RunError, UsageError
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
+from .plotting import plot_curves
 from .registry import Registry, discover
 from .rng import Rng
 
@@ -34,7 +35,9 @@ class Run:
     newest checkpoint that verifies, when it is first needed.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any], trainer_class: type[Trainer] | None, registry: Registry) -> None:
+    def __init__(
+        self, path: Path, info: dict[str, Any], trainer_class: type[Trainer] | None, registry: Registry
+    ) -> None:
         self.path = path
         self.info = info
         """The content of ``run.json``."""
@@ -52,7 +55,9 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "run.json").exists():
-                raise RunError(f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out")
+                raise RunError(
+                    f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out"
+                )
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty: choose another --out")
             run = cls(path, {"format": FORMAT, **info}, trainer_class, registry)
@@ -62,7 +67,9 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path | str, trainer_class: type[Trainer] | None = None, registry: Registry | None = None) -> "Run":
+    def open(
+        cls, path: Path | str, trainer_class: type[Trainer] | None = None, registry: Registry | None = None
+    ) -> "Run":
         """The run in the folder ``path``.
 
         Raises:
@@ -103,7 +110,9 @@ class Run:
         if self._trainer_class is None:
             model = self.info["model"]
             if model["distribution"] is None:
-                raise UsageError(f"{self.path} was trained with a class of no plugin: say genkit.load(path, {model['name']})")
+                raise UsageError(
+                    f"{self.path} was trained with a class of no plugin: say genkit.load(path, {model['name']})"
+                )
             self._trainer_class = find_trainer(self.registry, f"{model['distribution']}/{model['name']}")
         return self._trainer_class
 
@@ -142,10 +151,14 @@ class Run:
         """
         dataset = self.info["dataset"]
         if dataset["distribution"] is None:
-            raise UsageError(f"{self.path} was trained on {dataset['source']}: only the program that has them can give them")
+            raise UsageError(
+                f"{self.path} was trained on {dataset['source']}: only the program that has them can give them"
+            )
         data = load_dataset(self.registry, dataset["name"], data_root(root or self.info["options"]["data_root"]))
         if data.fingerprint() != dataset["fingerprint"]:
-            raise RunError(f"{dataset['name']} in {data.source} differs from the images that {self.path} was trained on")
+            raise RunError(
+                f"{dataset['name']} in {data.source} differs from the images that {self.path} was trained on"
+            )
         return data
 
     def sample(self, n: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
@@ -189,6 +202,16 @@ class Run:
             RunError: the file is damaged.
         """
         return self._read_rows("metrics.jsonl")
+
+    def plot(self, path: Path | None = None) -> Path:
+        """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run), and say where.
+
+        Raises:
+            RunError: there are no rows.
+        """
+        path = path or self.path / "plots" / "curves.png"
+        plot_curves(self.metrics(), path, title=f"{self.info['model']['name']} on {self.info['dataset']['name']}")
+        return path
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a row to ``metrics.jsonl`` or ``timing.jsonl``."""

@@ -113,7 +113,9 @@ def _optimizer_slots(
         elif prefix in states:
             holder, parameter, on_device = states[prefix]
             if tensor.dim() not in (0, parameter.dim()) or tensor.numel() > parameter.numel():
-                raise CheckpointError(f"{path!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}")
+                raise CheckpointError(
+                    f"{path!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}"
+                )
             yield holder, key, parameter.device if on_device or tensor.dim() else torch.device("cpu"), tensor
         else:
             raise CheckpointError(f"the checkpoint has {path!r}, which the model's optimizers lack")

@@ -7,7 +7,9 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--iterations", type=click.IntRange(min=1), help="The total to go to, not what to add.  [default: the run's own]")
+@click.option(
+    "--iterations", type=click.IntRange(min=1), help="The total to go to, not what to add.  [default: the run's own]"
+)
 @click.option("--data-root", metavar="TEXT", help="Folder of the datasets, if they moved.")
 @click.option("--device", metavar="TEXT", help="Another device than the run was started with.")
 def resume(run: Path, iterations: int | None, data_root: str | None, device: str | None) -> None:

@@ -24,8 +24,12 @@ class _Models(click.Group):
         trainer = find_trainer(registry, name)
         check_fields(trainer.Config, name)
         summary = registry.find(Model, name).entry.summary
-        own = click.Option(["--config", "config"], metavar="FILE", help="TOML file of options; those typed here count more")
-        show = click.Option(["--print-config"], is_flag=True, help="Print the options as --config reads them, and stop.")
+        own = click.Option(
+            ["--config", "config"], metavar="FILE", help="TOML file of options; those typed here count more"
+        )
+        show = click.Option(
+            ["--print-config"], is_flag=True, help="Print the options as --config reads them, and stop."
+        )
         return _ModelCommand(
             name,
             params=[*options_of(TrainOptions), own, show, *options_of(trainer.Config)],
@@ -34,7 +38,9 @@ class _Models(click.Group):
             own=list(trainer.Config.model_fields),
         )
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].startswith("-"):
             raise click.UsageError(f"options stand behind the model: genkit train MODEL {args[0]} …", ctx)
         return super().resolve_command(ctx, args)
@@ -87,5 +93,3 @@ def _resolved(model: str, values: dict[str, Any], file: Path | None) -> str:
 )
 def train() -> None:
     pass
-
-

@@ -47,7 +47,7 @@ class Decoder(genkit.Generator):
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.hidden(z))  # (B, hidden_dim)
-        return torch.tanh(self.pixels(h)).unflatten(1, self.shape)  # (B, C, H, W)
+        return torch.tanh(self.pixels(h)).view(len(z), *self.shape)  # (B, C, H, W)
 
 
 class Autoencoder(genkit.Trainer):

@@ -116,7 +116,9 @@ def _stack(paths: list[Path]) -> Tensor:
         picture = _picture(path)
         if picture.shape != first.shape:
             sizes = " and ".join(f"{p.name} is {tuple(a.shape)}" for p, a in ((paths[0], first), (path, picture)))
-            raise DataError(f"images in {path.parent} differ in (channels, height, width): {sizes}; make them all alike")
+            raise DataError(
+                f"images in {path.parent} differ in (channels, height, width): {sizes}; make them all alike"
+            )
         stacked[number] = picture
     return stacked
 
@@ -154,7 +156,9 @@ def _idx_dataset(name: str, root: Path, argument: str) -> ImageData:
             _unpack(archive, raw / file)
     arrays = [read_idx(raw / file) for file in IDX_FILES]
     splits = [
-        Split(images[:, None], labels.long()) for images, labels in (tuple(arrays[:2]), tuple(arrays[2:])) if images.dim() == 3
+        Split(images[:, None], labels.long())
+        for images, labels in (tuple(arrays[:2]), tuple(arrays[2:]))
+        if images.dim() == 3
     ]
     if len(splits) != 2:
         raise DataError(f"{raw}: the image files do not hold images")
@@ -177,7 +181,9 @@ def read_idx(path: Path) -> Tensor:
             raise DataError(f"{path}: cut short in its header")
         shape = struct.unpack(f">{header[3]}I", lengths)
         if size != 4 + len(lengths) + math.prod(shape):
-            raise DataError(f"{path}: {size} bytes, but its header promises {shape}; delete it to have it downloaded again")
+            raise DataError(
+                f"{path}: {size} bytes, but its header promises {shape}; delete it to have it downloaded again"
+            )
         data = np.fromfile(file, dtype=np.uint8)
     return torch.from_numpy(data.reshape(shape))
 

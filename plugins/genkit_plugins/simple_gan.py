@@ -38,7 +38,7 @@ class Generator(genkit.Generator):
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.leaky_relu(self.hidden(z), NEGATIVE_SLOPE)  # (B, hidden_dim)
-        return torch.tanh(self.pixels(h)).unflatten(1, self.shape)  # (B, C, H, W)
+        return torch.tanh(self.pixels(h)).view(len(z), *self.shape)  # (B, C, H, W)
 
 
 class Discriminator(genkit.Discriminator):
@@ -51,8 +51,8 @@ class Discriminator(genkit.Discriminator):
 
     def forward(self, images: Tensor) -> Tensor:
         h = F.leaky_relu(self.hidden(images.flatten(1)), NEGATIVE_SLOPE)  # (B, hidden_dim)
-        logit: Tensor = self.logit(h)  # (B, 1)
-        return logit.squeeze(1)  # (B,)
+        logits: Tensor = self.logit(h)  # (B, 1)
+        return logits.flatten()  # (B,)
 
 
 class SimpleGAN(genkit.Trainer):
@@ -62,8 +62,8 @@ class SimpleGAN(genkit.Trainer):
         latent_dim: int = genkit.Field(100, ge=1, description="size of the latent vector z")
         hidden_dim: int = genkit.Field(128, ge=1, description="width of the hidden layer of either network")
         learning_rate: float = genkit.Field(1e-3, gt=0, description="Adam's step size, for either network")
-        betas: tuple[Annotated[float, genkit.Field(ge=0, lt=1)], Annotated[float, genkit.Field(ge=0, lt=1)]] = genkit.Field(
-            (0.9, 0.999), description="Adam's decay rates of the first and second moment"
+        betas: tuple[Annotated[float, genkit.Field(ge=0, lt=1)], Annotated[float, genkit.Field(ge=0, lt=1)]] = (
+            genkit.Field((0.9, 0.999), description="Adam's decay rates of the first and second moment")
         )
         eps: float = genkit.Field(1e-7, gt=0, description="Adam's epsilon; 1e-7 is Keras's")
         d_updates: Literal["separate", "combined"] = genkit.Field(
@@ -105,7 +105,7 @@ class SimpleGAN(genkit.Trainer):
 
         accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits <= 0).float().mean())
         return {
-            "discriminator_loss": 0.5 * (real_loss + fake_loss).detach(),
+            "discriminator_loss": 0.5 * (real_loss.detach() + fake_loss.detach()),
             "accuracy": accuracy,
             "generator_loss": generator_loss.detach(),
         }

@@ -37,7 +37,8 @@ class Decoder(genkit.Generator):
     def logits(self, z: Tensor) -> Tensor:
         """Log-odds of each pixel being white, ``(B, C, H, W)``."""
         h = F.relu(self.hidden(z))  # (B, hidden_dim)
-        return self.pixels(h).unflatten(1, self.shape)  # (B, C, H, W)
+        logits: Tensor = self.pixels(h)  # (B, C*H*W)
+        return logits.view(len(z), *self.shape)  # (B, C, H, W)
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.tanh(0.5 * self.logits(z))  # 2 * sigmoid(logits) - 1: the mean pixel, (B, C, H, W)

@@ -1,0 +1,1 @@
+"""Benchmarks: run them from a checkout, `python -m benchmarks.NAME --help`."""

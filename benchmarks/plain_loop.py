@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from genkit_plugins.simple_gan import SimpleGAN
 from torch import nn
 
 from genkit.data import ImageData, data_root, load_dataset
 from genkit.engine import Engine
 from genkit.interfaces import build
 from genkit.registry import discover
+from genkit_plugins.simple_gan import SimpleGAN
 
 BATCH = 128
 LATENT = 100

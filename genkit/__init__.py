@@ -11,50 +11,102 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .api import (
         load as load,
+    )
+    from .api import (
         resume as resume,
+    )
+    from .api import (
         train as train,
     )
     from .callback import Callback as Callback
     from .config import (
         Config as Config,
+    )
+    from .config import (
         Field as Field,
     )
     from .data import (
         ImageData as ImageData,
+    )
+    from .data import (
         Split as Split,
     )
     from .errors import (
         CheckpointError as CheckpointError,
+    )
+    from .errors import (
         ConfigError as ConfigError,
+    )
+    from .errors import (
         DataError as DataError,
+    )
+    from .errors import (
         DataUnavailableError as DataUnavailableError,
+    )
+    from .errors import (
         DeviceError as DeviceError,
+    )
+    from .errors import (
         GenkitError as GenkitError,
+    )
+    from .errors import (
         PluginError as PluginError,
+    )
+    from .errors import (
         RunError as RunError,
+    )
+    from .errors import (
         UnknownNameError as UnknownNameError,
+    )
+    from .errors import (
         UsageError as UsageError,
     )
     from .hookspecs import (
         Dataset as Dataset,
+    )
+    from .hookspecs import (
         Model as Model,
+    )
+    from .hookspecs import (
         hookimpl as hookimpl,
     )
     from .interfaces import (
         Batch as Batch,
+    )
+    from .interfaces import (
         DataSpec as DataSpec,
+    )
+    from .interfaces import (
         Discriminator as Discriminator,
+    )
+    from .interfaces import (
         Encoder as Encoder,
+    )
+    from .interfaces import (
         Evaluates as Evaluates,
+    )
+    from .interfaces import (
         Generator as Generator,
+    )
+    from .interfaces import (
         Metrics as Metrics,
+    )
+    from .interfaces import (
         Posterior as Posterior,
+    )
+    from .interfaces import (
         Reconstructs as Reconstructs,
+    )
+    from .interfaces import (
         Trainer as Trainer,
     )
     from .registry import (
         PluginWarning as PluginWarning,
+    )
+    from .registry import (
         Registry as Registry,
+    )
+    from .registry import (
         discover as discover,
     )
     from .rng import Rng as Rng

@@ -37,10 +37,12 @@ def train(
     Args:
         model: the name of a registered model, or a Trainer class of your own.
         dataset: a dataset by name; or images of your own, uint8 ``(N, H, W)``, tensors ``(N, C, H, W)`` or
-            arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first to be had of what the model prefers.
+            arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first to be had of what the
+            model prefers.
         config: a TOML file of options; those given here count more.
         callbacks: what is told of the progress; None prints it.
-        options: the core's options (``iterations=``, ``seed=`` …, see :class:`genkit.config.TrainOptions`) and the model's.
+        options: the core's options (``iterations=``, ``seed=`` …, see :class:`genkit.config.TrainOptions`)
+            and the model's.
 
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
@@ -81,10 +83,11 @@ def resume(
     device: str | None = None,
     callbacks: Sequence[Callback] | None = None,
 ) -> Run:
-    """Go on with a run from its newest good checkpoint, to a total of ``iterations`` (None: the total it was started with).
+    """Go on with a run from its newest good checkpoint, to a total of ``iterations``.
 
     Args:
         run: a run or its folder.
+        iterations: the total to go to; None: the total that the run was started with.
         trainer: the Trainer class, where it came from no plugin.
         dataset: the images, where they were in memory.
         data_root: where the dataset is now, if it moved.

@@ -1,4 +1,7 @@
-"""Progress as people read it: a bar with rate and losses on a terminal, plain lines elsewhere. Only this imports rich."""
+"""Progress as people read it: a bar with rate and losses on a terminal, plain lines elsewhere.
+
+Only this imports rich.
+"""
 
 import sys
 from collections.abc import Mapping

@@ -95,7 +95,7 @@ class Engine:
         return dict(zip(self._names, means.tolist(), strict=True))
 
     def state(self) -> dict[str, Tensor]:
-        """All that moves outside the networks, on the CPU: what :meth:`restore` needs to go on as if nothing had happened."""
+        """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing had happened."""
         rows = self.step % self.log_interval
         window = {f"window/{name}": self._ring[:rows, i] for i, name in enumerate(self._names) if rows}
         if not self._names:

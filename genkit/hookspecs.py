@@ -40,10 +40,11 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """A dataset; its target is called as ``load(root: pathlib.Path, argument: str)`` and gives :class:`genkit.ImageData`.
+    """A dataset; its target is called as ``load(root, argument)`` and gives :class:`genkit.ImageData`.
 
-    ``argument`` is what follows the colon in ``--dataset NAME:ARGUMENT``, else empty. Where the images are not
-    to be had, it raises :class:`genkit.DataUnavailableError`, and the model's next preferred dataset is tried.
+    ``root`` is the data root, a :class:`pathlib.Path`; ``argument`` is what follows the colon in
+    ``--dataset NAME:ARGUMENT``, else empty. Where the images are not to be had, it raises
+    :class:`genkit.DataUnavailableError`, and the model's next preferred dataset is tried.
     """
 
 

@@ -6,9 +6,8 @@ exact resume and every engine with no further code.
 """
 
 import abc
-import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
@@ -47,7 +46,7 @@ class Batch(NamedTuple):
     """Real images and, where the dataset has them, their labels."""
 
     images: Tensor
-    """``(B, C, H, W)`` in [-1, 1]; with ``batches_per_step = n``, n batches one behind the other: ``(n*B, C, H, W)``."""
+    """``(B, C, H, W)`` in [-1, 1]; with ``batches_per_step = n``, n batches one behind the other."""
     labels: Tensor | None
     """int64 ``(B,)``."""
 
@@ -61,11 +60,17 @@ class Posterior(NamedTuple):
     """``(B, L)``, natural logarithm."""
 
     def sample(self, rng: Rng) -> Tensor:
-        """One code for each image, ``(B, L)``, differentiable in both parameters (Kingma & Welling 2014, section 2.4)."""
+        """One code for each image, ``(B, L)``, differentiable in both parameters.
+
+        Kingma & Welling 2014, section 2.4.
+        """
         return self.mean + torch.exp(0.5 * self.log_variance) * rng.normal(*self.mean.shape)
 
     def kl(self) -> Tensor:
-        """Kullback-Leibler divergence from a standard normal, nats, ``(B,)`` (Kingma & Welling 2014, appendix B)."""
+        """Kullback-Leibler divergence from a standard normal, nats, ``(B,)``.
+
+        Kingma & Welling 2014, appendix B.
+        """
         return 0.5 * (self.log_variance.exp() + self.mean.square() - 1.0 - self.log_variance).sum(1)
 
 
@@ -150,7 +155,8 @@ class Trainer(nn.Module, abc.ABC):
         """Step the named optimizers, each down the gradient of its own loss: ``self.update(discriminator=loss)``.
 
         All gradients are computed before any parameter moves, each for its optimizer's parameters only, so a
-        phase cannot move, or leave gradients on, another network. A parameter that its loss does not reach is left alone.
+        phase cannot move, or leave gradients on, another network. A parameter that its loss does not reach is
+        left alone.
         """
         last = next(reversed(losses))
         phases = []
@@ -197,29 +203,19 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
     Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is patched (as by a
     scheduler), is differentiable, or is not torch's own, is stepped as it wants to be.
     """
-    kind = type(optimizer)
-    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    if (
-        any(hooks)
-        or "step" in vars(optimizer)
-        or optimizer.defaults.get("differentiable")
-        or kind.__module__[:12] != "torch.optim."
-    ):
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
+    own = type(optimizer).__module__.startswith("torch.optim.")
+    if hooked or not own or optimizer.defaults.get("differentiable"):
         optimizer.step()
     else:
         with torch.no_grad():
-            _bare_step(kind)(optimizer)
-
-
-@functools.cache
-def _bare_step(kind: type[torch.optim.Optimizer]) -> Callable[[torch.optim.Optimizer], object]:
-    return inspect.unwrap(kind.step)
+            inspect.unwrap(type(optimizer).step)(optimizer)
 
 
 def build(
     trainer: type[Trainer], config: options.Config, spec: DataSpec, seed: int, device: torch.device | str
 ) -> Trainer:
-    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so every device starts from the same ones."""
+    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same."""
     with seeded_initialisation(seed):
         built = trainer(config, spec)
     return built.to(device).train()

@@ -71,7 +71,7 @@ class Rng:
 
 @contextmanager
 def seeded_initialisation(seed: int) -> Iterator[None]:
-    """Weights drawn inside come from the stream (seed, "initialisation"); torch's global generator is as before after."""
+    """Weights drawn inside come from the stream (seed, "initialisation"); the global generator stays where it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "initialisation"))
         yield

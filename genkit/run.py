@@ -219,7 +219,7 @@ class Run:
             file.write(json.dumps(row) + "\n")
 
     def rewind(self, step: int, options: Mapping[str, Any]) -> None:
-        """Forget the rows after ``step``, as if training had never gone past it, and note the options that go on from there."""
+        """Forget the rows after ``step``, as if training had never gone past it, and note the options from there."""
         for name in ("metrics.jsonl", "timing.jsonl"):
             rows = [row for row in self._read_rows(name) if row["step"] <= step]
             self._replace(name, "".join(json.dumps(row) + "\n" for row in rows))

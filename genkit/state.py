@@ -57,8 +57,9 @@ def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, T
         for name, tensor in own.items():
             tensor.copy_(trainer_state[name])
         for holder, key, device, tensor in slots:
-            if isinstance(holder.get(key), Tensor):
-                holder[key].copy_(tensor)
+            current = holder.get(key)
+            if isinstance(current, Tensor):
+                current.copy_(tensor)
             else:
                 holder[key] = tensor.to(device, copy=True)
 

@@ -79,8 +79,10 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     if issubclass(category, PluginWarning):
         click.echo(f"warning: {message}", err=True)
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, *rest[:2]))
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

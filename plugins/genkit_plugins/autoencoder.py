@@ -43,7 +43,8 @@ class Decoder(genkit.Generator):
         # Eigenvalues rather than Cholesky: a dead latent has variance 0, and rounding may take it below.
         variances, axes = torch.linalg.eigh(self.code_covariance)  # (L,), (L, L)
         scaled = rng.normal(n, len(self.code_mean)) * variances.clamp_min(0).sqrt()  # (n, L)
-        return self.code_mean + scaled @ axes.T  # (n, L)
+        codes: Tensor = self.code_mean + scaled @ axes.T  # (n, L)
+        return codes
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.relu(self.hidden(z))  # (B, hidden_dim)
@@ -60,6 +61,9 @@ class Autoencoder(genkit.Trainer):
         code_momentum: float = genkit.Field(
             0.01, gt=0, le=1, description="weight of a batch in the running mean and covariance of the codes"
         )
+
+    encoder: Encoder
+    generator: Decoder
 
     preferred_datasets = ("mnist", "digits")
     log_format = "[mean absolute error: {loss:.4f}]"

@@ -73,7 +73,7 @@ def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def digits(root: Path, argument: str) -> ImageData:
-    """The handwritten digits that scikit-learn embeds (Alpaydin & Kaynak 1998), 8x8, enlarged to 28x28; every sixth is held out."""
+    """The 8x8 digits that scikit-learn embeds (Alpaydin & Kaynak 1998), enlarged to 28x28; every sixth is held out."""
     _no_argument("digits", argument)
     from sklearn.datasets import load_digits
 
@@ -154,19 +154,15 @@ def _idx_dataset(name: str, root: Path, argument: str) -> ImageData:
             archive = raw / f"{file}.gz"
             _download(name, addresses, archive, md5)
             _unpack(archive, raw / file)
-    arrays = [read_idx(raw / file) for file in IDX_FILES]
-    splits = [
-        Split(images[:, None], labels.long())
-        for images, labels in (tuple(arrays[:2]), tuple(arrays[2:]))
-        if images.dim() == 3
-    ]
-    if len(splits) != 2:
+    images, labels, test_images, test_labels = (read_idx(raw / file) for file in IDX_FILES)
+    if images.dim() != 3 or test_images.dim() != 3:
         raise DataError(f"{raw}: the image files do not hold images")
-    return ImageData(*splits, source=str(raw), classes=10)
+    train, test = Split(images[:, None], labels.long()), Split(test_images[:, None], test_labels.long())
+    return ImageData(train, test, source=str(raw), classes=10)
 
 
 def read_idx(path: Path) -> Tensor:
-    """An IDX file of unsigned bytes as uint8; the sizes it claims are checked against its own before anything is allocated.
+    """An IDX file of unsigned bytes as uint8; what its header claims is checked before anything is allocated.
 
     Raises:
         DataError: the file is damaged, or holds something else.
@@ -206,7 +202,7 @@ def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None
     for address in addresses:
         host = urlsplit(address).hostname or ""
         try:
-            _wait_for(lambda address=address: _connect(address))
+            _wait_for(_connect, address)
             with _answer_within(ANSWER_SECONDS):
                 download_url(address, path.parent, path.name, md5)
         except (OSError, RuntimeError, urllib.error.URLError) as error:
@@ -222,13 +218,13 @@ def _connect(address: str) -> None:
     socket.create_connection((parts.hostname or "", port), ANSWER_SECONDS).close()
 
 
-def _wait_for(action: Callable[[], None]) -> None:
+def _wait_for(action: Callable[[str], None], address: str) -> None:
     """Run ``action`` for at most ANSWER_SECONDS: a look-up of a name has no time limit of its own."""
     outcome: list[OSError | None] = []
 
     def attempt() -> None:
         try:
-            action()
+            action(address)
             outcome.append(None)
         except OSError as error:
             outcome.append(error)

@@ -1,4 +1,4 @@
-"""The simplest GAN: two MLPs of one hidden layer each (Goodfellow et al. 2014; layer sizes and optimizer after the article).
+"""The simplest GAN: two MLPs of one hidden layer each (Goodfellow et al. 2014; sizes and optimizer after the article).
 
 The article's code updates the discriminator twice an iteration, on a real batch and then on a fake one. Its prose
 describes one combined update. ``d_updates`` chooses; the two train differently.
@@ -78,11 +78,10 @@ class SimpleGAN(genkit.Trainer):
         self.combined = config.d_updates == "combined"
         self.generator = Generator(config.latent_dim, config.hidden_dim, spec)
         self.discriminator = Discriminator(config.hidden_dim, spec)
-        adam = {"lr": config.learning_rate, "betas": config.betas, "eps": config.eps}
-        self.optimizers = {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), **adam),
-            "generator": torch.optim.Adam(self.generator.parameters(), **adam),
-        }
+        for name, network in (("discriminator", self.discriminator), ("generator", self.generator)):
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.eps
+            )
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         n = len(batch.images)

@@ -1,4 +1,4 @@
-"""Variational autoencoder of two MLPs (Kingma & Welling 2014, appendix C), at the sizes of the common MNIST reference."""
+"""Variational autoencoder of two MLPs of the usual sizes for MNIST (Kingma & Welling 2014, appendix C)."""
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,9 @@ class VAE(genkit.Trainer):
         hidden_dim: int = genkit.Field(400, ge=1, description="width of the hidden layer of encoder and decoder")
         learning_rate: float = genkit.Field(1e-3, gt=0, description="Adam's step size")
         beta: float = genkit.Field(1.0, ge=0, description="weight of the KL term; 1 is the evidence lower bound")
+
+    encoder: Encoder
+    generator: Decoder
 
     preferred_datasets = ("mnist", "digits")
     log_format = "[loss: {loss:.2f} = reconstruction {reconstruction_loss:.2f} + KL {kl:.2f} nats an image]"

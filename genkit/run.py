@@ -84,7 +84,7 @@ class Run:
             run._check()
         except OSError as error:
             raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path}/run.json is damaged ({type(error).__name__}: {error})") from None
         return run
 

@@ -38,12 +38,10 @@ class _Models(click.Group):
             own=list(trainer.Config.model_fields),
         )
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0].startswith("-"):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
             raise click.UsageError(f"options stand behind the model: genkit train MODEL {args[0]} …", ctx)
-        return super().resolve_command(ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Models (genkit train MODEL --help shows the options)"):

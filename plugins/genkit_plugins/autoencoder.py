@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import genkit
 
+NEGATIVE_SLOPE = 0.2  # plain ReLU units die under the absolute error, whose early gradient pulls every pixel to black
+
 
 class Encoder(genkit.Encoder):
     """Image → one hidden layer → code."""
@@ -20,7 +22,7 @@ class Encoder(genkit.Encoder):
         self.code = nn.Linear(hidden_dim, latent_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        h = F.relu(self.hidden(images.flatten(1)))  # (B, hidden_dim)
+        h = F.leaky_relu(self.hidden(images.flatten(1)), NEGATIVE_SLOPE)  # (B, hidden_dim)
         code: Tensor = self.code(h)  # (B, latent_dim)
         return code
 
@@ -47,7 +49,7 @@ class Decoder(genkit.Generator):
         return codes
 
     def forward(self, z: Tensor) -> Tensor:
-        h = F.relu(self.hidden(z))  # (B, hidden_dim)
+        h = F.leaky_relu(self.hidden(z), NEGATIVE_SLOPE)  # (B, hidden_dim)
         return torch.tanh(self.pixels(h)).view(len(z), *self.shape)  # (B, C, H, W)
 
 

@@ -30,17 +30,17 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 def mnist(root: Path, argument: str) -> ImageData:
     """MNIST (LeCun et al. 1998)."""
-    return _idx_dataset("MNIST", root, argument)
+    return _idx_dataset("mnist", "MNIST", root, argument)
 
 
 def fashion_mnist(root: Path, argument: str) -> ImageData:
     """Fashion-MNIST (Xiao et al. 2017)."""
-    return _idx_dataset("FashionMNIST", root, argument)
+    return _idx_dataset("fashion-mnist", "FashionMNIST", root, argument)
 
 
 def kmnist(root: Path, argument: str) -> ImageData:
     """Kuzushiji-MNIST (Clanuwat et al. 2018)."""
-    return _idx_dataset("KMNIST", root, argument)
+    return _idx_dataset("kmnist", "KMNIST", root, argument)
 
 
 def cifar10(root: Path, argument: str) -> ImageData:
@@ -144,13 +144,13 @@ def _no_argument(name: str, argument: str) -> None:
         raise DataError(f"dataset {name} takes no argument, but was given {argument!r}")
 
 
-def _idx_dataset(name: str, root: Path, argument: str) -> ImageData:
+def _idx_dataset(name: str, torchvision_name: str, root: Path, argument: str) -> ImageData:
     """A dataset of four IDX files in torchvision's layout, downloaded where they are absent."""
     _no_argument(name, argument)
-    raw = root / name / "raw"
+    raw = root / torchvision_name / "raw"
     for file in IDX_FILES:
         if not (raw / file).is_file():
-            addresses, md5 = _torchvision_source(name, f"{file}.gz")
+            addresses, md5 = _torchvision_source(torchvision_name, f"{file}.gz")
             archive = raw / f"{file}.gz"
             _download(name, addresses, archive, md5)
             _unpack(archive, raw / file)

@@ -17,7 +17,8 @@ class Encoder(genkit.Encoder):
         self.log_variance = nn.Linear(hidden_dim, latent_dim)
 
     def forward(self, images: Tensor) -> genkit.Posterior:
-        h = F.relu(self.hidden(images.flatten(1)))  # (B, hidden_dim)
+        pixels = 0.5 * (images.flatten(1) + 1.0)  # [0, 1], so that the black background is silent; (B, C*H*W)
+        h = F.relu(self.hidden(pixels))  # (B, hidden_dim)
         return genkit.Posterior(self.mean(h), self.log_variance(h))  # (B, latent_dim) each
 
 

@@ -1,0 +1,5 @@
+"""`python -m genkit` is `genkit`."""
+
+from .cli import main
+
+main()

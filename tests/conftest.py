@@ -1,0 +1,103 @@
+"""Tiny data and models, made here."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import genkit
+from genkit.data import from_images
+
+
+class TinyGenerator(genkit.Generator):
+    def __init__(self, spec: genkit.DataSpec) -> None:
+        super().__init__()
+        self.shape = spec.shape
+        self.layer = torch.nn.Linear(3, spec.size)
+
+    def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+        return rng.normal(n, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.layer(z)).unflatten(1, self.shape)
+
+
+class TinyDiscriminator(genkit.Discriminator):
+    def __init__(self, spec: genkit.DataSpec) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(spec.size, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.flatten(1)).squeeze(1)
+
+
+class TinyGAN(genkit.Trainer):
+    """The smallest adversarial trainer; its learning rate falls with ``iteration``, as a schedule would."""
+
+    class Config(genkit.Config):
+        learning_rate: float = genkit.Field(0.01, gt=0, description="step size")
+
+    def __init__(self, config: Config, spec: genkit.DataSpec) -> None:
+        super().__init__(config, spec)
+        self.generator = TinyGenerator(spec)
+        self.discriminator = TinyDiscriminator(spec)
+        self.optimizers = {
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.learning_rate),
+            "generator": torch.optim.SGD(self.generator.parameters(), lr=config.learning_rate, momentum=0.5),
+        }
+
+    def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+        fake = self.generator(self.generator.prior(len(batch.images), rng))
+        d_loss = self.discriminator(fake.detach()).mean() - self.discriminator(batch.images).mean()
+        self.update(discriminator=d_loss)
+        g_loss = -self.discriminator(fake).mean() / (1 + self.iteration)
+        self.update(generator=g_loss)
+        return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    for name in ("GENKIT_DATA", "GENKIT_PLUGINS", "GENKIT_STRICT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """40 grey images, not square."""
+    return torch.randint(0, 256, (40, 1, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def data(images: Tensor) -> genkit.ImageData:
+    return from_images(images)
+
+
+@pytest.fixture
+def tiny() -> type[TinyGAN]:
+    return TinyGAN
+
+
+MNIST = os.environ.get("GENKIT_DATA")
+
+
+@pytest.fixture
+def mnist_root() -> Path:
+    """Where the real MNIST is; tests that need it skip where it is absent."""
+    if not MNIST or not (Path(MNIST) / "MNIST" / "raw").is_dir():
+        pytest.skip("needs the real MNIST: set GENKIT_DATA to a folder in torchvision's layout")
+    return Path(MNIST).resolve()
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection fails at once, as on a machine without a network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", refuse)

@@ -1,0 +1,210 @@
+"""The command line as a person and as a program meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genkit.cli import main
+from genkit.cli.options import options_of
+from genkit.config import TrainOptions
+
+SMALL = ["--iterations", "12", "--batch-size", "4", "--sample-interval", "6", "--device", "cpu", "--dataset", "digits"]
+
+
+def genkit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
+    """Exit code, lines on standard output, lines on standard error."""
+    capsys.readouterr()
+    try:
+        main(list(arguments))
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.splitlines()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Path:
+    model = getattr(request, "param", "simple-gan")
+    code, out, _ = genkit(capsys, "train", model, *SMALL)
+    assert code == 0
+    return Path(out[-1])
+
+
+def test_train_prints_the_articles_lines_and_where_things_are(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = genkit(capsys, "train", "simple-gan", *SMALL)
+    assert code == 0
+    assert out[0].startswith("6 [D loss: 0.")
+    assert "%] [G loss: " in out[0]
+    assert out[-2:] == ["samples: runs/0001-simple-gan-digits/samples/000000012.png", "runs/0001-simple-gan-digits"]
+    assert err == ["training to 12 iterations in runs/0001-simple-gan-digits"]
+    assert genkit(capsys, "train", "simple-gan", *SMALL)[1][-1] == "runs/0002-simple-gan-digits"
+
+
+def test_falls_back_to_digits_aloud(capsys: pytest.CaptureFixture[str], no_network: None, tmp_path: Path) -> None:
+    arguments = ["--iterations", "2", "--data-root", str(tmp_path / "empty"), "--device", "cpu"]
+    code, out, err = genkit(capsys, "train", "simple-gan", *arguments)
+    assert code == 0
+    assert "training on digits instead" in err[0]
+    info = json.loads((Path(out[-1]) / "run.json").read_text())
+    assert info["dataset"]["name"] == "digits"
+
+
+@pytest.mark.parametrize("run", ["ae", "vae"], indirect=True)
+def test_models_with_a_test_loss_print_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = json.loads((run / "run.json").read_text())["model"]["name"]
+    _, out, _ = genkit(capsys, "train", model, *SMALL)
+    assert out[-3].startswith("test after 12 iterations: loss: ")
+    assert json.loads((run / "evaluation.json").read_text())["test"]["images"] == 299
+    code, out, _ = genkit(capsys, "reconstruct", str(run), "--count", "3")
+    assert code == 0
+    with Image.open(out[0]) as picture:
+        assert picture.size[0] > picture.size[1]
+
+
+def test_sample_as_grid_array_and_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "a.npy", "folder"):
+        assert genkit(capsys, "sample", str(run), "--count", "5", "--out", name)[:2] == (0, [name])
+    assert np.load("a.npy").shape == (5, 28, 28)
+    assert len(list(Path("folder").iterdir())) == 5
+    code, out, _ = genkit(capsys, "sample", str(run), "--seed", "3")
+    assert (code, out) == (0, [str(run / "plots" / "samples-seed-3.png")])
+
+
+def test_resume_goes_to_a_total(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = genkit(capsys, "resume", str(run), "--iterations", "20")
+    assert code == 0
+    assert err == [f"training from step 12 to 20 iterations in {run}"]
+    assert out[-1] == str(run)
+    assert "total" in " ".join(genkit(capsys, "resume", "--help")[1])
+
+
+def test_plot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert genkit(capsys, "plot", str(run), "--out", "curves.png")[:2] == (0, ["curves.png"])
+    with Image.open("curves.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for noun, name in (("models", "simple-gan"), ("datasets", "cifar10"), ("plugins", "builtin")):
+        code, out, _ = genkit(capsys, noun)
+        assert code == 0
+        assert any(line.split()[0] == name for line in out)
+        rows = json.loads("\n".join(genkit(capsys, noun, "--json")[1]))
+        assert name in [row["name"] for row in rows]
+    assert set(rows[0]) == {"name", "distribution", "version", "origin"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["plugins"], ["train", "--help"], ["--version"]])
+def test_no_torch_where_none_is_needed(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom genkit.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'torchvision', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_and_plugins_import_no_plugin() -> None:
+    code = (
+        "import sys\nfrom genkit.cli import main\n"
+        "for command in ('--help', 'plugins'):\n"
+        "    try: main([command])\n    except SystemExit: pass\n"
+        "assert 'genkit_plugins' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_model_help_lists_every_option_with_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    from genkit_plugins.simple_gan import SimpleGAN
+
+    text = " ".join(" ".join(genkit(capsys, "train", "simple-gan", "--help")[1]).split())
+    for config in (SimpleGAN.Config, TrainOptions):
+        for option in options_of(config):
+            assert option.opts[0] in text
+        for field in config.model_fields.values():
+            assert field.description in text
+    assert "[default: 100; at least 1]" in text
+    assert "[default: 0.9,0.999]" in text
+
+
+def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = genkit(capsys, "train", "simple-gan", "--latent-dim", "7", "--betas", "0.5,0.9", "--print-config")
+    assert code == 0
+    assert {"latent_dim = 7", "betas = [0.5, 0.9]", "iterations = 20000"} <= set(out)
+    Path("a.toml").write_text("\n".join(out))
+    again = genkit(capsys, "train", "simple-gan", "--config", "a.toml", "--print-config")
+    assert again[:2] == (0, out)
+    assert "seed = 5" in genkit(capsys, "train", "simple-gan", "--config", "a.toml", "--seed", "5", "--print-config")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["trian", "simple-gan"], 2, "trian"),
+        (["train", "simple-gam"], 2, "unknown model 'simple-gam'; did you mean 'simple-gan'"),
+        (["train", "--seed", "1", "simple-gan"], 2, "options stand behind the model"),
+        (["train", "simple-gan", "--latnt-dim", "3"], 2, "--latnt-dim"),
+        (["train", "simple-gan", "--latent-dim", "0"], 2, "latent_dim '0': Input should be greater than or equal to 1"),
+        (["train", "simple-gan", "--latent-dim", "many"], 2, "latent_dim 'many'"),
+        (["train", "simple-gan", "--device", "tpu"], 2, "device 'tpu'"),
+        (["train", "simple-gan", "--dataset", "mnits"], 2, "unknown dataset 'mnits'; did you mean"),
+        (["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"], 1, "mnist is not in empty/MNIST/raw"),
+        (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),
+        (["train", "simple-gan", "--config", "absent.toml"], 2, "absent.toml: No such file"),
+        (["train", "simple-gan", "--config", "bad.toml"], 2, "bad.toml"),
+        (["train", "simple-gan", "--config", "unknown.toml"], 2, "did you mean 'latent_dim'"),
+        (["train", "simple-gan", *SMALL, "--out", "/proc/nowhere"], 1, "cannot write the run folder /proc/nowhere"),
+        (["resume", "absent"], 1, "absent is no run folder"),
+        (["sample", "absent"], 1, "absent is no run folder"),
+        (["sample", "absent", "--count", "0"], 2, "--count"),
+        (["plot", "absent"], 1, "absent is no run folder"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str], no_network: None
+) -> None:
+    Path("bad.toml").write_text("latent_dim = = 3")
+    Path("unknown.toml").write_text("latent_dmi = 3")
+    found, out, err = genkit(capsys, *arguments)
+    assert (found, out, len(err)) == (code, [], 1), err
+    assert err[0].startswith("error: ")
+    assert says in err[0]
+    assert not Path("runs").exists()
+
+
+def test_cuda_without_one_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    code, _, err = genkit(capsys, "train", "simple-gan", "--device", "cuda")
+    assert (code, len(err)) == (1, 1)
+    assert "sees 0 CUDA devices" in err[0]
+
+
+def test_bad_runs_are_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = genkit(capsys, "train", "simple-gan", *SMALL, "--out", str(run))
+    assert (code, len(err)) == (1, 1)
+    assert "already holds a run" in err[0]
+    code, _, err = genkit(capsys, "reconstruct", str(run))
+    assert (code, len(err)) == (2, 1)
+    assert "has no encoder" in err[0]
+    code, _, err = genkit(capsys, "resume", str(run))
+    assert (code, len(err)) == (2, 1)
+    assert "at step 12 already" in err[0]
+    for path in (run / "checkpoints").glob("*/model.safetensors"):
+        path.write_bytes(b"damaged")
+    code, _, err = genkit(capsys, "sample", str(run))
+    assert (code, len(err)) == (1, 1)
+    assert "model.safetensors: damaged" in err[0]
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="unknown model"):
+        main(["--debug", "train", "nothing"])

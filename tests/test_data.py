@@ -1,0 +1,190 @@
+import gzip
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from genkit_plugins import datasets
+from PIL import Image
+from torch import Tensor
+
+import genkit
+from genkit.data import Batches, Order, Split, data_root, from_images, load_dataset, load_preferred
+from genkit.errors import ConfigError, DataError, DataUnavailableError
+from genkit.registry import discover
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes())
+
+
+@pytest.fixture
+def fake_mnist(tmp_path: Path) -> Path:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    for name, count in (("train", 12), ("t10k", 5)):
+        write_idx(raw / f"{name}-images-idx3-ubyte", np.arange(count * 784).reshape(count, 28, 28).astype(np.uint8))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
+    return tmp_path / "data"
+
+
+def test_order_is_a_function_of_seed_and_step() -> None:
+    whole = Order(100, 4, seed=1).indices(0, 600)
+    assert whole.shape == (600, 4)
+    assert torch.equal(Order(100, 4, seed=1).indices(250, 20), whole[250:270])
+    assert not torch.equal(Order(100, 4, seed=2).indices(0, 600), whole)
+    counts = torch.bincount(whole.flatten(), minlength=100)
+    assert counts.min() > 5
+    assert counts.max() < 50
+
+
+def test_batches_gather_and_scale() -> None:
+    images = torch.arange(3 * 4, dtype=torch.uint8).view(3, 1, 2, 2) * 20
+    batches = Batches(Split(images, torch.tensor([5, 6, 7])), "cpu")
+    (batch,) = batches.window(torch.tensor([[2, 0]]))
+    assert batch.labels.tolist() == [7, 5]
+    assert torch.allclose(batch.images[0], images[2].float() / 127.5 - 1)
+    assert [len(b.images) for b in batches.in_order(2)] == [2, 1]
+
+
+def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
+    data = load_dataset(discover(), "mnist", fake_mnist)
+    assert data.spec == genkit.DataSpec(1, 28, 28, 10)
+    assert (len(data.train), len(data.test)) == (12, 5)
+    assert data.train.labels.tolist() == list(range(12))
+
+
+def test_real_mnist(mnist_root: Path) -> None:
+    data = load_dataset(discover(), "mnist", mnist_root)
+    assert (len(data.train), len(data.test)) == (60_000, 10_000)
+    assert torch.bincount(data.train.labels).tolist()[:2] == [5923, 6742]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "magic", "huge", "empty"])
+def test_damaged_idx_is_named(fake_mnist: Path, damage: str) -> None:
+    path = fake_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    good = path.read_bytes()
+    bad = {"truncated": good[:-1], "magic": b"xxxx" + good[4:], "huge": good[:4] + b"\xff" * 12 + good[16:], "empty": b""}
+    path.write_bytes(bad[damage])
+    with pytest.raises(DataError, match="train-images-idx3-ubyte") as caught:
+        load_dataset(discover(), "mnist", fake_mnist)
+    assert not isinstance(caught.value, DataUnavailableError)  # damaged data is no reason to train on something else
+
+
+def test_absent_data_without_network(tmp_path: Path, no_network: None) -> None:
+    with pytest.raises(DataUnavailableError, match="Network is unreachable"):
+        load_dataset(discover(), "mnist", tmp_path)
+
+
+def test_preferred_falls_through_and_says_so(tmp_path: Path, no_network: None) -> None:
+    notices: list[str] = []
+    name, data = load_preferred(discover(), ("mnist", "digits"), tmp_path, notices.append)
+    assert name == "digits"
+    assert (len(data.train), len(data.test)) == (1498, 299)
+    assert "training on digits instead" in notices[0]
+    assert data.spec == genkit.DataSpec(1, 28, 28, 10)
+    with pytest.raises(ConfigError, match="--dataset"):
+        load_preferred(discover(), (), tmp_path, notices.append)
+
+
+def test_a_network_that_never_answers_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import threading
+
+    monkeypatch.setattr(datasets, "ANSWER_SECONDS", 0.05)
+    hung = threading.Event()
+    monkeypatch.setattr(datasets, "_connect", lambda address: hung.wait(5))
+    with pytest.raises(DataUnavailableError, match="no answer within"):
+        load_dataset(discover(), "mnist", tmp_path)
+    hung.set()
+
+
+def test_download_unpacks(monkeypatch: pytest.MonkeyPatch, fake_mnist: Path, tmp_path: Path) -> None:
+    def download_url(url: str, root: Path, filename: str, md5: str) -> None:
+        source = fake_mnist / "MNIST" / "raw" / Path(filename).stem
+        Path(root).mkdir(parents=True, exist_ok=True)
+        (Path(root) / filename).write_bytes(gzip.compress(source.read_bytes()))
+
+    monkeypatch.setattr(datasets, "_connect", lambda address: None)
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
+    fresh = load_dataset(discover(), "fashion-mnist", tmp_path / "elsewhere")
+    assert fresh.fingerprint() == load_dataset(discover(), "mnist", fake_mnist).fingerprint()
+
+
+def test_cifar10_from_its_binary_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.zeros((10_000, 3073), np.uint8)
+    rows[:, 0] = np.arange(10_000) % 10
+    rows[0, 1:1025] = 9  # the first image's red plane
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        (folder / name).write_bytes(rows.tobytes())
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz", compresslevel=1) as tar:
+        tar.add(folder, "cifar-10-batches-bin")
+    for path in folder.iterdir():
+        path.unlink()
+    monkeypatch.setattr(datasets, "_download", lambda *arguments: None)
+    data = load_dataset(discover(), "cifar10", tmp_path)
+    assert data.spec == genkit.DataSpec(3, 32, 32, 10)
+    assert len(data.train) == 50_000
+    assert data.train.images[0, 0].unique().tolist() == [9]
+    assert data.train.images[0, 1].unique().tolist() == [0]
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
+def test_folder_of_any_channels_not_square(tmp_path: Path, mode: str, channels: int) -> None:
+    for i in range(11):
+        Image.new(mode, (7, 5), color=i if mode == "L" else (i,) * channels).save(tmp_path / f"{i:02}.png")
+    (tmp_path / "notes.txt").write_text("not an image")
+    data = load_dataset(discover(), f"folder:{tmp_path}", tmp_path)
+    assert data.spec == genkit.DataSpec(channels, 5, 7)
+    assert (len(data.train), len(data.test)) == (10, 1)
+    assert data.train.images[3].unique().tolist() == [3]
+
+
+def test_folder_problems_are_named(tmp_path: Path) -> None:
+    registry = discover()
+    with pytest.raises(DataError, match="folder:PATH"):
+        load_dataset(registry, "folder", tmp_path)
+    with pytest.raises(DataError, match="no images"):
+        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    Image.new("L", (5, 4)).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"a\.png is \(1, 4, 4\) and b\.png is \(1, 4, 5\)"):
+        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"b\.png"):
+        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+
+
+def test_images_in_memory(images: Tensor) -> None:
+    assert from_images(images).spec == genkit.DataSpec(1, 6, 5)
+    assert from_images(images[:, 0]).spec == genkit.DataSpec(1, 6, 5)
+    colour = np.zeros((20, 6, 5, 3), np.uint8)
+    assert from_images(colour).spec == genkit.DataSpec(3, 6, 5)
+    assert from_images([Image.fromarray(image) for image in colour]).spec == genkit.DataSpec(3, 6, 5)
+    assert (len(from_images(colour).train), len(from_images(colour).test)) == (18, 2)
+    for floats in (images.float() / 255, colour / 255):
+        with pytest.raises(DataError, match="must be uint8"):
+            from_images(floats)
+
+
+def test_data_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert data_root(None) == Path("/cache/genkit/data")
+    monkeypatch.setenv("GENKIT_DATA", str(tmp_path))
+    assert data_root(None) == tmp_path
+    assert data_root("elsewhere") == Path("elsewhere")
+
+
+def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("unpickling")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    load_dataset(discover(), "mnist", fake_mnist)
+    load_dataset(discover(), "digits", fake_mnist)

@@ -82,15 +82,15 @@ def tiny() -> type[TinyGAN]:
     return TinyGAN
 
 
-MNIST = os.environ.get("GENKIT_DATA")
+MNIST = Path(os.environ.get("GENKIT_DATA") or "absent").resolve()
 
 
 @pytest.fixture
 def mnist_root() -> Path:
     """Where the real MNIST is; tests that need it skip where it is absent."""
-    if not MNIST or not (Path(MNIST) / "MNIST" / "raw").is_dir():
+    if not (MNIST / "MNIST" / "raw").is_dir():
         pytest.skip("needs the real MNIST: set GENKIT_DATA to a folder in torchvision's layout")
-    return Path(MNIST).resolve()
+    return MNIST
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from genkit_plugins import datasets
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +14,7 @@ import genkit
 from genkit.data import Batches, Order, Split, data_root, from_images, load_dataset, load_preferred
 from genkit.errors import ConfigError, DataError, DataUnavailableError
 from genkit.registry import discover
+from genkit_plugins import datasets
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -67,7 +67,12 @@ def test_real_mnist(mnist_root: Path) -> None:
 def test_damaged_idx_is_named(fake_mnist: Path, damage: str) -> None:
     path = fake_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
     good = path.read_bytes()
-    bad = {"truncated": good[:-1], "magic": b"xxxx" + good[4:], "huge": good[:4] + b"\xff" * 12 + good[16:], "empty": b""}
+    bad = {
+        "truncated": good[:-1],
+        "magic": b"xxxx" + good[4:],
+        "huge": good[:4] + b"\xff" * 12 + good[16:],
+        "empty": b"",
+    }
     path.write_bytes(bad[damage])
     with pytest.raises(DataError, match="train-images-idx3-ubyte") as caught:
         load_dataset(discover(), "mnist", fake_mnist)

@@ -18,7 +18,7 @@ def same(module: nn.Module, before: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(("phase", "other"), [("discriminator", "generator"), ("generator", "discriminator")])
-def test_a_phase_moves_no_other_network(tiny, phase: str, other: str) -> None:  # noqa: ANN001
+def test_a_phase_moves_no_other_network(tiny, phase: str, other: str) -> None:
     trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
     before, frozen = snapshot(getattr(trainer, phase)), snapshot(getattr(trainer, other))
     fake = trainer.generator(trainer.generator.prior(8, Rng(0, "x")))
@@ -28,7 +28,7 @@ def test_a_phase_moves_no_other_network(tiny, phase: str, other: str) -> None:  
     assert all(parameter.grad is None for parameter in trainer.parameters())
 
 
-def test_all_gradients_come_before_any_step(tiny) -> None:  # noqa: ANN001
+def test_all_gradients_come_before_any_step(tiny) -> None:
     together, apart = (build(tiny, tiny.Config(), SPEC, 0, "cpu") for _ in range(2))
 
     def loss(trainer: genkit.Trainer) -> torch.Tensor:
@@ -39,14 +39,14 @@ def test_all_gradients_come_before_any_step(tiny) -> None:  # noqa: ANN001
     assert same(together.generator, snapshot(apart.generator))  # as if the discriminator had not moved yet
 
 
-def test_a_parameter_out_of_reach_is_left_alone(tiny) -> None:  # noqa: ANN001
+def test_a_parameter_out_of_reach_is_left_alone(tiny) -> None:
     trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
     bias = trainer.discriminator.layer.bias.detach().clone()
     trainer.update(discriminator=trainer.discriminator.layer.weight.sum())
     assert torch.equal(trainer.discriminator.layer.bias, bias)
 
 
-def test_an_optimizer_with_hooks_is_stepped_with_them(tiny) -> None:  # noqa: ANN001
+def test_an_optimizer_with_hooks_is_stepped_with_them(tiny) -> None:
     trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
     called = []
     trainer.optimizers["generator"].register_step_post_hook(lambda *_: called.append("hook"))
@@ -55,7 +55,7 @@ def test_an_optimizer_with_hooks_is_stepped_with_them(tiny) -> None:  # noqa: AN
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
-def test_update_equals_the_optimizers_own_step(tiny, optimizer) -> None:  # noqa: ANN001
+def test_update_equals_the_optimizers_own_step(tiny, optimizer) -> None:
     trainer, by_hand = (build(tiny, tiny.Config(), SPEC, 0, "cpu") for _ in range(2))
     for module in (trainer, by_hand):
         module.optimizers = {"generator": optimizer(module.generator.parameters(), lr=0.1)}
@@ -67,7 +67,7 @@ def test_update_equals_the_optimizers_own_step(tiny, optimizer) -> None:  # noqa
     assert same(trainer.generator, snapshot(by_hand.generator))
 
 
-def test_sample_restores_every_mode(tiny) -> None:  # noqa: ANN001
+def test_sample_restores_every_mode(tiny) -> None:
     generator = build(tiny, tiny.Config(), SPEC, 0, "cpu").generator
     generator.frozen = nn.BatchNorm1d(2).eval()
     images = generator.sample(3, Rng(0, "x"))
@@ -79,7 +79,7 @@ def test_sample_restores_every_mode(tiny) -> None:  # noqa: ANN001
     assert generator.sample(0, Rng(0, "x")).shape == (0, 1, 6, 5)
 
 
-def test_weights_are_those_of_the_seed(tiny) -> None:  # noqa: ANN001
+def test_weights_are_those_of_the_seed(tiny) -> None:
     first, again, other = (build(tiny, tiny.Config(), SPEC, seed, "cpu") for seed in (0, 0, 1))
     assert same(first, snapshot(again))
     assert not same(first, snapshot(other))

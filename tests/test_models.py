@@ -126,13 +126,13 @@ def test_golden_losses(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ae", "vae"])
 def test_reconstruction_overfits_one_batch(name: str) -> None:
-    trainer = make(name, hidden_dim=64, learning_rate=0.01)
+    trainer = make(name)
     images = blobs((1, 12, 12), 9)
     run = engine(trainer, images)
     assert isinstance(trainer, Reconstructs)
     real = next(run._batches.in_order(9)).images
     before = (trainer.reconstruct(real) - real).abs().mean()
-    for _ in range(40):
+    for _ in range(60):
         run.run(10)
     reconstruction = trainer.reconstruct(real)
     assert reconstruction.shape == real.shape
@@ -172,6 +172,7 @@ def test_vae_bound_is_a_bound() -> None:
             log_q = torch.distributions.Normal(posterior.mean, (0.5 * posterior.log_variance).exp()).log_prob(z).sum(1)
             weights.append(trainer.log_likelihood(images, z) + log_prior - log_q)
         stacked = torch.stack(weights)
+        test_loss = trainer.evaluate(genkit.Batch(images, None), rng)["loss"]
     elbo, bound = stacked.mean(), (stacked.logsumexp(0) - torch.log(torch.tensor(200.0))).mean()
     assert bound > elbo
-    assert float(-elbo) == pytest.approx(float(trainer.evaluate(genkit.Batch(images, None), rng)["loss"]), rel=0.02)
+    assert float(-elbo) == pytest.approx(float(test_loss), rel=0.02)

@@ -18,7 +18,7 @@ def genkit_models():
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201 (a function made here)
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Install a distribution with one plugin module by writing its metadata."""
     site = tmp_path / "site"
     site.mkdir()
@@ -26,6 +26,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201 (a
 
     def make(distribution: str, source: str) -> str:
         module = distribution.replace("-", "_")
+        sys.modules.pop(module, None)
         (site / f"{module}.py").write_text(textwrap.dedent(source))
         info = site / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -36,7 +37,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201 (a
     return make
 
 
-def test_builtin_names_import_no_other_plugin(install) -> None:  # noqa: ANN001
+def test_builtin_names_import_no_other_plugin(install) -> None:
     module = install("third-party", GOOD.format(model="extra", module="third_party"))
     registry = discover()
     assert registry.find(Model, "simple-gan").plugin.builtin
@@ -44,14 +45,14 @@ def test_builtin_names_import_no_other_plugin(install) -> None:  # noqa: ANN001
     assert registry.find(Model, "extra").qualified_name == "third-party/extra"
 
 
-def test_unknown_names_suggest(install) -> None:  # noqa: ANN001
+def test_unknown_names_suggest(install) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'simple-gan'"):
         discover().find(Model, "simple-gam")
     with pytest.raises(UnknownNameError, match="genkit datasets"):
         discover().find(Dataset, "zzz")
 
 
-def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:  # noqa: ANN001
+def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:
     install("one-plugin", GOOD.format(model="same", module="one_plugin"))
     install("two-plugin", GOOD.format(model="same", module="two_plugin"))
     with pytest.raises(UnknownNameError, match="one-plugin/same or two-plugin/same"):
@@ -71,7 +72,7 @@ def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:  # noq
     ],
     ids=["raises", "exits", "lacks", "syntax", "mistyped", "wrong-type"],
 )
-def test_a_broken_plugin_costs_a_warning(install, monkeypatch, source: str, reason: str) -> None:  # noqa: ANN001
+def test_a_broken_plugin_costs_a_warning(install, monkeypatch, source: str, reason: str) -> None:
     install("broken-plugin", source)
     registry = discover()
     with pytest.warns(PluginWarning, match=r"broken-plugin 1\.0 was left out") as caught:
@@ -84,14 +85,14 @@ def test_a_broken_plugin_costs_a_warning(install, monkeypatch, source: str, reas
         discover().all(Model)
 
 
-def test_allow_list(install, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+def test_allow_list(install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("third-party-2", GOOD.format(model="extra", module="third_party_2"))
     for value, expected in (("none", False), ("", True), ("third-party-2", True)):
         monkeypatch.setenv("GENKIT_PLUGINS", value)
         assert any(plugin.name == "third-party-2" for plugin in discover().plugins) == expected
 
 
-def test_a_target_that_does_not_exist_is_one_line(install) -> None:  # noqa: ANN001
+def test_a_target_that_does_not_exist_is_one_line(install) -> None:
     install("dangling", GOOD.format(model="dangling", module="dangling"))
     with pytest.raises(PluginError, match="dangling/dangling: cannot load dangling:nothing"):
         discover().find(Model, "dangling").target()

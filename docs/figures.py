@@ -1,0 +1,37 @@
+"""The pictures of docs/results.md from finished runs: `python docs/figures.py GAN_RUN AE_RUN VAE_RUN`.
+
+Real images are left out on purpose: the data sets are not ours to hand on.
+"""
+
+import sys
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+OUT = Path(__file__).parent / "images"
+
+
+def row(pictures: dict[str, Path], path: Path) -> None:
+    """Pictures side by side, a title above each."""
+    figure = Figure(figsize=(2.6 * len(pictures), 2.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+        axis.imshow(imread(picture), cmap="gray", interpolation="nearest")
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+    figure.savefig(path, dpi=110)
+
+
+def main(gan: Path, ae: Path, vae: Path) -> None:
+    OUT.mkdir(exist_ok=True)
+    steps = {f"{step:,} iterations": gan / "samples" / f"{step:09}.png" for step in (1_000, 2_000, 10_000, 20_000)}
+    row(steps, OUT / "simple-gan.png")
+    latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
+    row(latest, OUT / "samples-ae-vae.png")
+    (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:]))

@@ -41,6 +41,7 @@ class Console(Callback):
                 TextColumn("{task.fields[metrics]}", markup=False, style="dim"),
                 console=self._terminal,
                 transient=True,
+                refresh_per_second=2,  # a thread of its own: often enough to read, seldom enough to cost nothing
             )
             self._task = self._bar.add_task("", total=iterations, completed=step, rate="", metrics="")
             self._bar.start()

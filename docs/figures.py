@@ -29,7 +29,7 @@ def main(gan: Path, ae: Path, vae: Path) -> None:
     steps = {f"{step:,} iterations": gan / "samples" / f"{step:09}.png" for step in (1_000, 2_000, 10_000, 20_000)}
     row(steps, OUT / "simple-gan.png")
     latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
-    row(latest, OUT / "samples-ae-vae.png")
+    row(latest, OUT / "ae-vae.png")
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 
 

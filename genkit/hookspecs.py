@@ -5,6 +5,8 @@ module implements some of the hooks below::
 
     from genkit import Model, hookimpl
 
+    genkit_api_version = 1
+
     @hookimpl
     def genkit_models():
         return [Model("my-gan", "what it is, in one line", "my_package.my_gan:MyGAN")]
@@ -20,6 +22,9 @@ import pluggy
 GROUP = "genkit"
 """Entry-point group of plugins."""
 
+API_VERSION = 1
+"""What a plugin module states as ``genkit_api_version``; the core accepts this one and the one before."""
+
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
@@ -31,6 +36,10 @@ class Entry:
     name: str
     summary: str
     target: str
+    aliases: tuple[str, ...] = ()
+    """Other names that find it."""
+    deprecated_names: tuple[str, ...] = ()
+    """Former names: they find it still, with a warning."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ name is looked up that needs it: one that fails costs a warning, never the comma
 import importlib
 import importlib.metadata
 import os
+import re
 import time
 import traceback
 import warnings
@@ -18,15 +19,23 @@ import pluggy
 
 from . import hookspecs
 from .errors import GenkitError, PluginError, UnknownNameError, nearest
-from .hookspecs import GROUP, HOOKS, Entry, EntryT
+from .hookspecs import API_VERSION, GROUP, HOOKS, Entry, EntryT
 
 OWN_DISTRIBUTION = "genkit-torch"
+MARK = f"{GROUP}_impl"
+"""The attribute that ``hookimpl`` leaves on a function."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 
 KindT = TypeVar("KindT", bound=Entry, covariant=True)
 
 
 class PluginWarning(UserWarning):
-    """A plugin that was left out, and why."""
+    """A plugin that was left out, or a name that is going to go."""
+
+
+class IncompatiblePluginError(PluginError):
+    """A plugin written for an API version that this genkit does not have."""
 
 
 @dataclass
@@ -40,6 +49,8 @@ class Plugin:
     origin: str
     entries: dict[type[Entry], list[Entry]] = field(default_factory=dict)
     loaded: bool = False
+    state: str = "not loaded"
+    """``not loaded``, ``ok``, ``broken`` or ``incompatible``."""
     error: str | None = None
     traceback: str | None = None
     import_seconds: float | None = None
@@ -57,8 +68,10 @@ class Plugin:
         start = time.perf_counter()
         try:
             self.entries = _ask_hooks(self)
+            self.state = "ok"
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a plugin may do anything; it is reported, not hidden)
-            self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.state = "incompatible" if isinstance(error, IncompatiblePluginError) else "broken"
+            self.error = first_line(error)
             self.traceback = traceback.format_exc()
         self.import_seconds = time.perf_counter() - start
 
@@ -67,7 +80,18 @@ def _ask_hooks(plugin: Plugin) -> dict[type[Entry], list[Entry]]:
     # A manager of its own for each plugin: nothing of a plugin that fails half-way stays registered.
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    manager.register(importlib.import_module(plugin.module), name=plugin.name)
+    module = importlib.import_module(plugin.module)
+    written_for = getattr(module, "genkit_api_version", API_VERSION)
+    if written_for not in (API_VERSION, API_VERSION - 1):
+        raise IncompatiblePluginError(
+            f"written for plugin API {written_for}, and this genkit has API {API_VERSION}: "
+            + ("upgrade genkit-torch" if written_for > API_VERSION else f"upgrade {plugin.distribution}")
+        )
+    manager.register(module, name=plugin.name)
+    unknown = [name for name in vars(module) if name.startswith("genkit_") and hasattr(vars(module)[name], MARK)]
+    for name in sorted(set(unknown) - set(HOOKS.values())):
+        hint = nearest(name, HOOKS.values())
+        raise PluginError(f"it implements {name}, which is no hook{hint}; the hooks are {', '.join(HOOKS.values())}")
     manager.check_pending()
     entries: dict[type[Entry], list[Entry]] = {}
     for kind, hook in HOOKS.items():
@@ -75,8 +99,21 @@ def _ask_hooks(plugin: Plugin) -> dict[type[Entry], list[Entry]]:
         for entry in found:
             if not isinstance(entry, kind):
                 raise PluginError(f"{hook} gave {entry!r}, which is no genkit.{kind.__name__}")
+            _check_entry(entry)
         entries[kind] = found
     return entries
+
+
+def _check_entry(entry: Entry) -> None:
+    for name in (entry.name, *entry.aliases, *entry.deprecated_names):
+        if not _NAME.fullmatch(name):
+            raise PluginError(
+                f"{name!r} is no name: letters, digits, '-', '_' and '.', at most 64, beginning with a letter"
+            )
+    if not entry.summary.strip() or not entry.summary.isprintable():
+        raise PluginError(f"{entry.name}: its summary has to be one line of printable text")
+    if not _TARGET.fullmatch(entry.target):
+        raise PluginError(f"{entry.name}: its target {entry.target!r} is not 'package.module:attribute'")
 
 
 @dataclass(frozen=True)
@@ -91,6 +128,17 @@ class Registered(Generic[KindT]):
         """``distribution/name``, which is never ambiguous between distributions."""
         return f"{self.plugin.distribution}/{self.entry.name}"
 
+    def answers_to(self, name: str) -> bool:
+        """Whether ``name`` finds it: its name, an alias, a former name, each with the distribution before it or not."""
+        bare = name.removeprefix(f"{self.plugin.distribution}/")
+        return bare in (self.entry.name, *self.entry.aliases, *self.entry.deprecated_names)
+
+    def noting(self, name: str) -> "Registered[KindT]":
+        """Itself, after a warning where ``name`` is a former one."""
+        if name.rpartition("/")[2] in self.entry.deprecated_names:
+            warnings.warn(f"{name} is now called {self.entry.name}", PluginWarning, stacklevel=3)
+        return self
+
     def target(self) -> Any:
         """The thing itself, imported now.
 
@@ -103,8 +151,7 @@ class Registered(Generic[KindT]):
         except GenkitError:
             raise
         except Exception as error:  # a plugin's module may raise anything; it becomes one line, with its cause kept
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise PluginError(f"{self.qualified_name}: cannot load {self.entry.target}: {reason}") from error
+            raise PluginError(f"{self.qualified_name}: cannot load {self.entry.target}: {first_line(error)}") from error
 
 
 class Registry:
@@ -125,12 +172,12 @@ class Registry:
         """
         for own in (plugin for plugin in self._ordered() if plugin.builtin):
             for registered in self._entries(own, kind):
-                if name in (registered.entry.name, registered.qualified_name):
-                    return registered
+                if registered.answers_to(name):
+                    return registered.noting(name)
         everything = self.all(kind)
-        matches = [r for r in everything if name in (r.entry.name, r.qualified_name)]
+        matches = [r for r in everything if r.answers_to(name)]
         if len(matches) == 1:
-            return matches[0]
+            return matches[0].noting(name)
         noun = kind.__name__.lower()
         if matches:
             choices = " or ".join(r.qualified_name for r in matches)
@@ -149,6 +196,11 @@ class Registry:
         for entry in plugin.entries.get(kind, ()):
             assert isinstance(entry, kind)
             yield Registered(entry, plugin)
+
+
+def first_line(error: BaseException) -> str:
+    """Type and message of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def _report(plugin: Plugin) -> None:

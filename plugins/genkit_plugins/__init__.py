@@ -2,6 +2,8 @@
 
 from genkit import Dataset, Model, hookimpl
 
+genkit_api_version = 1
+
 
 @hookimpl
 def genkit_models() -> list[Model]:

@@ -29,13 +29,14 @@ LATENT = 100
 
 
 def genkit_loop(data: ImageData) -> Callable[[int], None]:
-    """The engine as `genkit train` runs it, loss ring and all."""
+    """The engine as `genkit train` runs it, metrics and all; without grids, checkpoints and log files."""
     trainer = build(SimpleGAN, SimpleGAN.Config(), data.spec, 0, "cpu")
     engine = Engine(trainer, data, batch_size=BATCH, log_interval=100, seed=0)
 
     def run(steps: int) -> None:
-        for _ in range(steps // 50):
-            engine.run(50)
+        goal = engine.step + steps
+        while engine.step < goal:  # by windows, as the loop does
+            engine.run(min(100 - engine.step % 100, goal - engine.step))
 
     return run
 

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
         GenkitError as GenkitError,
     )
     from .errors import (
+        GenkitWarning as GenkitWarning,
+    )
+    from .errors import (
         PluginError as PluginError,
     )
     from .errors import (
@@ -124,6 +127,7 @@ _MODULES = {
         "DataUnavailableError",
         "DeviceError",
         "GenkitError",
+        "GenkitWarning",
         "PluginError",
         "RunError",
         "UnknownNameError",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from . import checkpoint
-from .callback import Callback
+from .callback import Callback, notify
 from .config import TrainOptions, resolve
 from .data import ImageData, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
@@ -21,7 +21,7 @@ from .images import from_uint8
 from .interfaces import Trainer, build
 from .loop import fit
 from .registry import Registry, discover
-from .run import Run, find_trainer, next_path
+from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
 
 
 def train(
@@ -56,19 +56,18 @@ def train(
     device = choose_device(core.device)
     callbacks = _callbacks(callbacks)
 
-    data_entry, data = _load(registry, trainer_class, dataset, core, callbacks)
+    dataset_info, data = _load(registry, trainer_class, dataset, core, callbacks)
     _set_threads(core.threads)
-    info = {
-        "model": {"name": name, **_provenance(registry, model)},
-        "options": core.model_dump(mode="json", exclude={"out"}),
-        "config": own.model_dump(mode="json"),
-        "dataset": data_entry,
-        "environment": _environment(device),
-    }
-    path = Path(core.out) if core.out else next_path(Path("runs"), f"{name}-{_slug(data_entry['name'])}")
-    trainer = build(trainer_class, own, data.spec, core.seed, device)
-    engine = _engine(trainer, data, core)
-    run = Run.create(path, info, trainer_class, registry)
+    model_info = _model_info(registry, name, model)
+    info = RunInfo(
+        model=model_info,
+        options=core.model_copy(update={"out": None, "data_root": _absolute(core.data_root)}),
+        config=own.model_dump(mode="json"),
+        dataset=dataset_info,
+        environment=_environment(device, model_info),
+    )
+    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core)
+    run = Run.create(core.out, info, trainer_class, registry)
     fit(run, engine, data, core, callbacks)
     return run
 
@@ -79,7 +78,7 @@ def resume(
     *,
     trainer: type[Trainer] | None = None,
     dataset: Any = None,
-    data_root: str | None = None,
+    data_root: Path | str | None = None,
     device: str | None = None,
     callbacks: Sequence[Callback] | None = None,
 ) -> Run:
@@ -98,27 +97,30 @@ def resume(
     """
     callbacks = _callbacks(callbacks)
     run = run if isinstance(run, Run) else Run.open(run, trainer)
-    changes = {"iterations": iterations, "data_root": data_root, "device": device}
-    options = run.info["options"] | {key: value for key, value in changes.items() if value is not None}
-    core, own = resolve(run.trainer_class.Config, run.info["model"]["name"], options | run.info["config"])
+    info = run.info
+    changes = {"iterations": iterations, "data_root": _absolute(data_root), "device": device}
+    given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
+    core, own = resolve(run.trainer_class.Config, info.model.name, given | info.config)
     found, skipped = checkpoint.newest(run.checkpoints)
     for problem in skipped:
-        _notify(callbacks, f"{problem}; going on from step {found.step}")
-    if core.iterations <= found.step:
-        raise UsageError(
-            f"{run.path} is at step {found.step} already; --iterations is the total, so give more than that"
-        )
+        notify(callbacks, f"{problem}; going on from step {found.step}")
+    if core.iterations < found.step or (core.iterations == found.step and run.complete(found.step)):
+        total = f"{run.path} is at step {found.step} already"
+        raise UsageError(f"{total}; --iterations is the total, so give more than that")
 
-    _set_threads(core.threads or run.info["environment"]["threads"])
+    threads = info.environment.get("threads")
+    _set_threads(core.threads or (threads if isinstance(threads, int) else None))
     chosen = choose_device(core.device)
-    environment = _environment(chosen)
-    for key, before in run.info["environment"].items():
-        if environment.get(key) != before:
-            _notify(callbacks, f"{key} was {before}, is {environment.get(key)}: the result will not be bit-identical")
-    data = run.data(core.data_root) if dataset is None else _in_memory(dataset)
+    environment = _environment(chosen, _model_info(run.registry, info.model.name, trainer or info.model))
+    for key in info.environment.keys() | environment.keys():
+        before, now = info.environment.get(key), environment.get(key)
+        if before != now:
+            notify(callbacks, f"{key} was {before}, is {now}: the result will not be bit-identical")
+    data = run.data(core.data_root) if dataset is None else run.recognise(_in_memory(dataset))
     engine = _engine(build(run.trainer_class, own, data.spec, core.seed, chosen), data, core)
     engine.restore(found.step, found.model, found.state)
-    run.rewind(found.step - found.step % core.log_interval, core.model_dump(mode="json", exclude={"out"}))
+    info = info.model_copy(update={"options": core, "environment": environment})
+    run.rewind(found.step if core.iterations == found.step else found.step - found.step % core.log_interval, info)
     fit(run, engine, data, core, callbacks)
     return run
 
@@ -136,7 +138,7 @@ def load(path: str | Path, trainer: type[Trainer] | None = None) -> Run:
     return Run.open(path, trainer)
 
 
-def originals(run: Run, count: int, root: str | None = None) -> torch.Tensor:
+def originals(run: Run, count: int, root: Path | None = None) -> torch.Tensor:
     """The first ``count`` held-out images of a run's dataset, ``(count, C, H, W)`` in [-1, 1].
 
     Raises:
@@ -144,9 +146,7 @@ def originals(run: Run, count: int, root: str | None = None) -> torch.Tensor:
     """
     held_out = run.data(root).test.images
     if len(held_out) < count:
-        raise DataError(
-            f"{run.info['dataset']['name']} holds out {len(held_out)} images, fewer than the {count} asked for"
-        )
+        raise DataError(f"{run.info.dataset.name} holds out {len(held_out)} images, fewer than the {count} asked for")
     return from_uint8(held_out[:count])
 
 
@@ -156,7 +156,7 @@ def _engine(trainer: Trainer, data: ImageData, core: TrainOptions) -> Engine:
 
 def _load(
     registry: Registry, trainer: type[Trainer], dataset: Any, core: TrainOptions, callbacks: Sequence[Callback]
-) -> tuple[dict[str, Any], ImageData]:
+) -> tuple[DatasetInfo, ImageData]:
     """The images to train on, and what ``run.json`` says of them."""
     if dataset is not None and not isinstance(dataset, str):
         name, distribution, data = "images", None, _in_memory(dataset)
@@ -164,39 +164,44 @@ def _load(
         root = data_root(core.data_root)
         if core.dataset is None:
             name, data = load_preferred(
-                registry, trainer.preferred_datasets, root, lambda text: _notify(callbacks, text)
+                registry, trainer.preferred_datasets, root, lambda text: notify(callbacks, text)
             )
         else:
             name, data = core.dataset, load_dataset(registry, core.dataset, root)
         distribution = registry.find(Dataset, name.partition(":")[0]).plugin.distribution
-    return {
-        "name": name,
-        "distribution": distribution,
-        "source": data.source,
-        "images": len(data.train),
-        "held_out": len(data.test),
-        "spec": vars(data.spec),
-        "fingerprint": data.fingerprint(),
-    }, data
+    info = DatasetInfo(
+        name=name,
+        distribution=distribution,
+        source=data.source,
+        images=len(data.train),
+        held_out=len(data.test),
+        spec=data.spec,
+        fingerprint=data.fingerprint(),
+    )
+    return info, data
 
 
 def _in_memory(images: Any) -> ImageData:
+    if isinstance(images, str):
+        raise UsageError("a run's dataset by name is in its run.json; give images only where they were in memory")
     return images if isinstance(images, ImageData) else from_images(images)
 
 
-def _provenance(registry: Registry, model: str | type[Trainer]) -> dict[str, str | None]:
-    if not isinstance(model, str):
-        return {"distribution": None, "version": None}
-    plugin = registry.find(Model, model).plugin
-    return {"distribution": plugin.distribution, "version": plugin.version}
+def _model_info(registry: Registry, name: str, model: str | type[Trainer] | ModelInfo) -> ModelInfo:
+    if isinstance(model, type) or (isinstance(model, ModelInfo) and model.distribution is None):
+        return ModelInfo(name=name)
+    plugin = registry.find(Model, model if isinstance(model, str) else f"{model.distribution}/{model.name}").plugin
+    return ModelInfo(name=name, distribution=plugin.distribution, version=plugin.version)
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(device: torch.device, model: ModelInfo) -> dict[str, str | int]:
     """What bit-exactness depends on."""
     return {
         "genkit": version("genkit-torch"),
+        "model": f"{model.distribution} {model.version}" if model.distribution else "of no plugin",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numpy": version("numpy"),
         "platform": f"{sys.platform} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -218,14 +223,9 @@ def _callbacks(callbacks: Sequence[Callback] | None) -> Sequence[Callback]:
     return callbacks
 
 
-def _notify(callbacks: Sequence[Callback], message: str) -> None:
-    for callback in callbacks:
-        callback.on_notice(message)
-
-
 def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name.rstrip("/").rpartition("/")[2]).strip("-")[:40] or "images"
+def _absolute(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path).expanduser().absolute()

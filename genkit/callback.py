@@ -1,6 +1,6 @@
 """Callback: told of what happens in a run, and how a run is told about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -34,6 +34,12 @@ class Callback:
 
     def on_end(self, step: int, path: Path, samples: Path | None) -> None:
         """The run is complete; ``samples`` is its latest grid."""
+
+
+def notify(callbacks: Sequence[Callback], message: str) -> None:
+    """Tell all of them something that the user should know, in one line."""
+    for callback in callbacks:
+        callback.on_notice(message)
 
 
 def describe(log_format: str, metrics: Mapping[str, float]) -> str:

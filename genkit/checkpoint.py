@@ -52,6 +52,7 @@ def write(folder: Path, step: int, model: Mapping[str, Tensor], state: Mapping[s
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         _write_files(temporary, step, {"model": model, "state": state})
         if target.exists():
@@ -59,8 +60,9 @@ def write(folder: Path, step: int, model: Mapping[str, Tensor], state: Mapping[s
         temporary.rename(target)
         _sync(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"step {step}: cannot write {target}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -81,14 +83,20 @@ def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and what a killed process left half-written."""
+    """Remove all but the newest ``keep`` checkpoints, and what a killed process left half-written.
+
+    Raises:
+        OSError: something could not be removed.
+    """
     for path in [*steps(folder)[keep:], *folder.glob(".step-*.tmp")]:
         shutil.rmtree(path)
 
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoint folders below ``folder``, newest first; unverified."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and not path.is_symlink()]
+    found = [
+        path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ]
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
@@ -130,7 +138,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         if digest != _digest(manifest):
             raise CheckpointError(f"{path}: damaged (its SHA-256 differs)")
         step, files = manifest["step"], manifest["files"]
-        if type(step) is not int or sorted(files) != sorted(FILES):
+        if type(step) is not int or type(files) is not dict or files.keys() != set(FILES):
             raise CheckpointError(f"{path}: not a checkpoint's manifest")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__})") from None

@@ -1,6 +1,7 @@
 """Options: frozen, typed, bounded, each declared once. Defaults < file < command line or call."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,7 @@ class Config(BaseModel):
 
 
 def _known_device(value: str) -> str:
-    kind, _, index = value.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and (kind != "cuda" or not index.isdigit())):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
         raise ValueError("one of auto, cpu, cuda, cuda:N, mps")
     return value
 
@@ -39,7 +39,7 @@ class TrainOptions(Config):
     dataset: str | None = Field(
         None, description="dataset by name, folder:PATH for your own; else what the model prefers"
     )
-    data_root: str | None = Field(None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache")
+    data_root: Path | None = Field(None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache")
     iterations: int = Field(20_000, ge=1, description="updates in all")
     batch_size: int = Field(128, ge=1, description="images a batch")
     log_interval: int = Field(100, ge=1, description="iterations that one row of metrics.jsonl averages over")
@@ -52,7 +52,7 @@ class TrainOptions(Config):
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; else torch's own number; recorded in the run")
-    out: str | None = Field(None, description="folder of the run; else the next number under runs/")
+    out: Path | None = Field(None, description="folder of the run; else the next number under runs/")
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -193,4 +193,4 @@ def type_name(annotation: Any) -> str:
     parts = [part for part in getattr(annotation, "__args__", ()) if part is not type(None)]
     if len(parts) == 1:
         return type_name(parts[0])
-    return {int: "INTEGER", float: "FLOAT", str: "TEXT", bool: "BOOLEAN"}.get(annotation, "TEXT")
+    return {int: "INTEGER", float: "FLOAT", str: "TEXT", bool: "BOOLEAN", Path: "PATH"}.get(annotation, "TEXT")

@@ -63,9 +63,11 @@ class ImageData:
         return DataSpec(channels, height, width, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the training images' shape and pixels."""
+        """SHA-256 of the training images' shape and pixels, and of their labels."""
         digest = hashlib.sha256(str(tuple(self.train.images.shape)).encode())
         digest.update(self.train.images.contiguous().numpy().data)
+        if self.train.labels is not None:
+            digest.update(self.train.labels.contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -116,7 +118,7 @@ class Batches:
             yield Batch(from_uint8(self.images[start : start + size]), labels)
 
 
-def data_root(given: str | None) -> Path:
+def data_root(given: Path | None) -> Path:
     """``given``, else ``$GENKIT_DATA``, else the user's cache folder."""
     chosen = given or os.environ.get("GENKIT_DATA")
     if chosen:
@@ -176,9 +178,10 @@ def from_images(images: Any) -> ImageData:
         tensor = images.detach().cpu()
         tensor = tensor[:, None] if tensor.dim() == 3 else tensor
     else:
-        array = (
-            np.asarray(images) if isinstance(images, np.ndarray) else np.stack([np.asarray(image) for image in images])
-        )
+        try:
+            array = np.asarray(images) if isinstance(images, np.ndarray) else np.stack([np.asarray(i) for i in images])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"images have to be a tensor, an array or a list of images of one size ({error})") from None
         if array.dtype != np.uint8:
             raise DataError(_NOT_UINT8.format(array.dtype))
         array = array[..., None] if array.ndim == 3 else array

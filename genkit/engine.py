@@ -1,5 +1,6 @@
 """How steps are executed; never what they compute."""
 
+import warnings
 from typing import final
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from . import state
 from .data import Batches, ImageData, Order
-from .errors import CheckpointError, DeviceError
+from .errors import CheckpointError, DeviceError, GenkitWarning
 from .interfaces import Metrics, Trainer
 from .rng import Rng
 
@@ -47,10 +48,11 @@ class Engine:
         self.step = 0
         """Updates finished."""
         self.log_interval = log_interval
+        self._seed = seed
         self.rng = Rng(seed, "training", self.device)
         self._batches = Batches(data.train, self.device)
         self._order = Order(len(data.train), trainer.batches_per_step * batch_size, seed)
-        self._names: tuple[str, ...] = ()
+        self._names: tuple[str, ...] | None = None
         self._ring = torch.empty(0)
         self._restored: dict[str, Tensor] = {}
         _prefer_fused(trainer)
@@ -71,11 +73,16 @@ class Engine:
         self.step += steps
 
     def _name_ring(self, metrics: Metrics) -> None:
-        if self._names:
+        if not metrics or "step" in metrics:
+            raise ValueError(f"step gave the metrics {tuple(metrics)}: there must be some, and none called 'step'")
+        for name, value in metrics.items():
+            if value.dim() or value.requires_grad:
+                raise ValueError(f"step gave {name} as {tuple(value.shape)}, which must be 0-d and detached")
+        if self._names is not None:
             raise ValueError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
         self._names = tuple(metrics)
         self._ring = torch.zeros((self.log_interval, len(metrics)), device=self.device)
-        if self._restored.keys() - set(self._names):
+        if self._restored and self._restored.keys() != set(self._names):
             raise CheckpointError(
                 f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(self._names)}"
             )
@@ -84,7 +91,7 @@ class Engine:
 
     def means(self) -> dict[str, float]:
         """Means of the metrics since the log interval began (the whole interval at its end); empty before a step."""
-        if not self._names:
+        if self._names is None:
             return {name: float(values.double().mean()) for name, values in self._restored.items()}
         rows = self.step % self.log_interval or self.log_interval
         means = (
@@ -97,8 +104,8 @@ class Engine:
     def state(self) -> dict[str, Tensor]:
         """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing had happened."""
         rows = self.step % self.log_interval
-        window = {f"window/{name}": self._ring[:rows, i] for i, name in enumerate(self._names) if rows}
-        if not self._names:
+        window = {f"window/{name}": self._ring[:rows, i] for i, name in enumerate(self._names or ()) if rows}
+        if self._names is None:
             window = {f"window/{name}": values for name, values in self._restored.items()}
         return state.training(self.trainer) | {"rng/training": self.rng.state()} | window
 
@@ -114,9 +121,16 @@ class Engine:
             or "rng/training" not in saved
         ):
             raise CheckpointError("the checkpoint's engine state does not fit its step")
+        if int(saved.get("trainer/iteration", torch.tensor(-1))) != step:
+            raise CheckpointError("the checkpoint's iteration count is not its step")
         rest = {name: t for name, t in saved.items() if not name.startswith(("window/", "rng/"))}
         state.restore(self.trainer, model, rest)
-        self.rng.set_state(saved["rng/training"])
+        if saved["rng/training"].shape == self.rng.state().shape:
+            self.rng.set_state(saved["rng/training"])
+        else:  # streams of different kinds of device do not translate
+            self.rng = Rng(self._seed, f"training from step {step}", self.device)
+            message = f"the random stream is of another kind of device: a new one begins at step {step}"
+            warnings.warn(message, GenkitWarning, stacklevel=2)
         self.step = step
         self._restored = window
 
@@ -125,10 +139,6 @@ def _prefer_fused(trainer: Trainer) -> None:
     """Let every optimizer that has a fused kernel, and was not told otherwise, use it: the same update in one call."""
     for optimizer in trainer.optimizers.values():
         for group in optimizer.param_groups:
-            if (
-                "fused" in group
-                and group["fused"] is None
-                and not group.get("foreach")
-                and not group.get("differentiable")
-            ):
+            undecided = all(group.get(key, True) is None for key in ("fused", "foreach"))
+            if undecided and not group.get("differentiable"):
                 group["fused"] = all(torch.is_floating_point(p) for p in group["params"])

@@ -2,7 +2,7 @@
 
 GenkitError                  one line that says what, where and what to do; exit code 1
 ├── UsageError               the command or call was not well formed; exit code 2
-│   ├── UnknownNameError     no model, dataset, metric or callback of this name
+│   ├── UnknownNameError     no model or dataset of this name
 │   └── ConfigError          an option that does not exist, or a value it does not take
 ├── PluginError              a plugin that cannot be used
 ├── DataError                images that are missing, damaged or of the wrong kind
@@ -10,6 +10,8 @@ GenkitError                  one line that says what, where and what to do; exit
 ├── DeviceError              a device that this machine or build does not have
 ├── RunError                 a folder that is no run, or cannot become one
 └── CheckpointError          a checkpoint that is damaged or does not fit
+
+GenkitWarning                one line on what was passed over, or is going to change
 """
 
 import difflib
@@ -29,7 +31,7 @@ class UsageError(GenkitError):
 
 
 class UnknownNameError(UsageError):
-    """No model, dataset, metric or callback of this name."""
+    """No model or dataset of this name."""
 
 
 class ConfigError(UsageError):
@@ -58,6 +60,10 @@ class RunError(GenkitError):
 
 class CheckpointError(GenkitError):
     """A checkpoint that is damaged or does not fit the model."""
+
+
+class GenkitWarning(UserWarning):
+    """Something was passed over, or is going to change; ``str()`` of it is one line."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .errors import UsageError
+
 GRID_TILE = 56
 """Smaller images are enlarged by a whole factor to about this many pixels, so that a grid can be looked at."""
 
@@ -48,7 +50,13 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write :func:`grid` as PNG, creating the folder."""
+    """Write :func:`grid` as PNG, creating the folder.
+
+    Raises:
+        UsageError: the path does not end in ``.png``.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(images, columns).save(path, format="PNG")
 
@@ -59,12 +67,19 @@ def save_pairs(above: Tensor, below: Tensor, path: Path) -> None:
 
 
 def save(images: Tensor, path: Path) -> None:
-    """Images ``(N, C, H, W)`` in [-1, 1] to ``.png`` (a grid), ``.npy`` (uint8 array) or else a folder of PNGs."""
-    if path.suffix == ".png":
+    """Images ``(N, C, H, W)`` in [-1, 1] to ``.png`` (a grid), ``.npy`` (uint8 array) or, without a suffix, a folder.
+
+    Raises:
+        UsageError: another suffix.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".png":
         save_grid(images, path)
-    elif path.suffix == ".npy":
+    elif suffix == ".npy":
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, to_array(images), allow_pickle=False)
+    elif suffix:
+        raise UsageError(f"{path}: give .png for a grid, .npy for an array, or no suffix for a folder of PNGs")
     else:
         path.mkdir(parents=True, exist_ok=True)
         for number, array in enumerate(to_array(images)):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import optimizer as torch_optimizer
 
 from . import config as options
 from .rng import Rng, seeded_initialisation
@@ -156,13 +157,15 @@ class Trainer(nn.Module, abc.ABC):
 
         All gradients are computed before any parameter moves, each for its optimizer's parameters only, so a
         phase cannot move, or leave gradients on, another network. A parameter that its loss does not reach is
-        left alone.
+        left alone, and so is a frozen one.
         """
+        if not losses:
+            raise TypeError("update() needs a loss: self.update(NAME_OF_AN_OPTIMIZER=loss)")
         last = next(reversed(losses))
         phases = []
         for name, loss in losses.items():
             optimizer = self.optimizers[name]
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             gradients = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
             phases.append((optimizer, parameters, gradients))
         for optimizer, parameters, gradients in phases:
@@ -197,13 +200,17 @@ class Reconstructs(Protocol):
         """Images ``(B, C, H, W)`` in [-1, 1] → the same shape; called in evaluation mode, without gradients."""
 
 
+_GLOBAL_HOOKS = (torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks)
+
+
 def _step(optimizer: torch.optim.Optimizer) -> None:
     """``optimizer.step()``; for torch's own optimizers without the profiler range and hook look-ups around it.
 
     Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is patched (as by a
     scheduler), is differentiable, or is not torch's own, is stepped as it wants to be.
     """
-    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
+    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_GLOBAL_HOOKS)
+    hooked = any(hooks) or "step" in vars(optimizer)
     own = type(optimizer).__module__.startswith("torch.optim.")
     if hooked or not own or optimizer.defaults.get("differentiable"):
         optimizer.step()
@@ -218,4 +225,10 @@ def build(
     """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same."""
     with seeded_initialisation(seed):
         built = trainer(config, spec)
-    return built.to(device).train()
+    built.to(device).train()
+    for optimizer in built.optimizers.values():  # some fill their state when they are made, before the move
+        for parameter, held in optimizer.state.items():
+            for key, value in held.items():
+                if isinstance(value, Tensor) and value.dim():
+                    held[key] = value.to(parameter.device)
+    return built

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from . import checkpoint, images, state
-from .callback import Callback
+from .callback import Callback, notify
 from .config import TrainOptions
 from .data import Batches, ImageData
 from .engine import Engine
@@ -81,10 +81,11 @@ def _next_event(step: int, options: TrainOptions) -> int:
 
 def _log(run: Run, engine: Engine, clock: _Clock, callbacks: Sequence[Callback]) -> None:
     means = engine.means()
+    first = (engine.step - 1) // engine.log_interval * engine.log_interval + 1
     for name, value in means.items():
         if not math.isfinite(value):
             raise GenkitError(
-                f"{name} became {value} between step {engine.step - engine.log_interval + 1} and {engine.step}: "
+                f"{name} became {value} between step {first} and {engine.step}: "
                 f"training stopped; the checkpoints in {run.checkpoints} are from before"
             )
     run.append("metrics.jsonl", {"step": engine.step, **means})
@@ -103,7 +104,10 @@ def _sample(run: Run, trainer: Trainer, seed: int, step: int) -> Path:
 def _save(run: Run, engine: Engine, options: TrainOptions, callbacks: Sequence[Callback]) -> None:
     path = checkpoint.write(run.checkpoints, engine.step, state.networks(engine.trainer), engine.state())
     if not options.keep_all:
-        checkpoint.prune(run.checkpoints, options.keep)
+        try:
+            checkpoint.prune(run.checkpoints, options.keep)
+        except OSError as error:
+            notify(callbacks, f"an old checkpoint stays: {error}")
     for callback in callbacks:
         callback.on_checkpoint(engine.step, path)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import RunError
+from .errors import RunError, UsageError
 
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # lines stay apart in grey print
 _COLOURS = ("#1f5fa8", "#c4501b", "#2f7d4f", "#7a4fa3")
@@ -14,7 +14,10 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
 
     Raises:
         RunError: there are no rows.
+        UsageError: the path does not end in ``.png``.
     """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     if not rows:
         raise RunError("nothing to plot: metrics.jsonl has no rows yet")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -44,7 +47,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
             axis.legend(frameon=False)
     axes[-1].set_xlabel("iteration")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")
 
 
 def _panels(names: Sequence[str]) -> dict[str, list[str]]:

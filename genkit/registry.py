@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from . import hookspecs
-from .errors import GenkitError, PluginError, UnknownNameError, nearest
+from .errors import GenkitError, GenkitWarning, PluginError, UnknownNameError, nearest
 from .hookspecs import API_VERSION, GROUP, HOOKS, Entry, EntryT
 
 OWN_DISTRIBUTION = "genkit-torch"
@@ -30,7 +30,7 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 KindT = TypeVar("KindT", bound=Entry, covariant=True)
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(GenkitWarning):
     """A plugin that was left out, or a name that is going to go."""
 
 

@@ -7,25 +7,59 @@
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from . import checkpoint, state
-from .config import parse
+from .config import Config, TrainOptions, parse
 from .data import ImageData, data_root, load_dataset
-from .errors import PluginError, RunError, UsageError
+from .errors import ConfigError, DataError, GenkitWarning, PluginError, RunError, UsageError
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plotting import plot_curves
 from .registry import Registry, discover
 from .rng import Rng
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 _NUMBER = re.compile(r"(\d+)-")
+
+
+class ModelInfo(Config):
+    """Which model, and whose; ``distribution`` is None for a class of no plugin."""
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+
+
+class DatasetInfo(Config):
+    """Which images; ``distribution`` is None for images that were in memory."""
+
+    name: str
+    distribution: str | None = None
+    source: str
+    images: int
+    held_out: int
+    spec: DataSpec
+    fingerprint: str
+
+
+class RunInfo(Config):
+    """The content of ``run.json``."""
+
+    format: Literal[1] = FORMAT
+    model: ModelInfo
+    options: TrainOptions
+    config: dict[str, Any]
+    """The model's own options; its ``Config`` reads them."""
+    dataset: DatasetInfo
+    environment: dict[str, str | int]
+    """What bit-exactness depends on."""
 
 
 class Run:
@@ -35,9 +69,7 @@ class Run:
     newest checkpoint that verifies, when it is first needed.
     """
 
-    def __init__(
-        self, path: Path, info: dict[str, Any], trainer_class: type[Trainer] | None, registry: Registry
-    ) -> None:
+    def __init__(self, path: Path, info: RunInfo, trainer_class: type[Trainer] | None, registry: Registry) -> None:
         self.path = path
         self.info = info
         """The content of ``run.json``."""
@@ -46,24 +78,18 @@ class Run:
         self._loaded: tuple[Trainer, int] | None = None
 
     @classmethod
-    def create(cls, path: Path, info: dict[str, Any], trainer_class: type[Trainer], registry: Registry) -> "Run":
-        """Make the folder and write ``run.json``.
+    def create(cls, out: Path | None, info: RunInfo, trainer_class: type[Trainer], registry: Registry) -> "Run":
+        """Claim the folder ``out``, or the next number under ``runs/``, and write ``run.json``.
 
         Raises:
             RunError: the folder is not empty, or cannot be written.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if (path / "run.json").exists():
-                raise RunError(
-                    f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out"
-                )
-            if any(path.iterdir()):
-                raise RunError(f"{path} is not empty: choose another --out")
-            run = cls(path, {"format": FORMAT, **info}, trainer_class, registry)
-            run._write_json("run.json", run.info)
+            path = _claim(out) if out else _claim_next(Path("runs"), f"{info.model.name}-{_slug(info.dataset.name)}")
+            run = cls(path, info, trainer_class, registry)
+            run._write_json("run.json", info.model_dump(mode="json"))
         except OSError as error:
-            raise RunError(f"cannot write the run folder {path}: {error.strerror}") from error
+            raise RunError(f"cannot write the run folder {out or 'runs'}: {error.strerror}") from error
         return run
 
     @classmethod
@@ -73,31 +99,24 @@ class Run:
         """The run in the folder ``path``.
 
         Raises:
-            RunError: there is none, or a later genkit wrote it.
+            RunError: there is none, or ``run.json`` is damaged or of another format.
         """
         path = Path(path)
         try:
-            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            if info["format"] != FORMAT:
-                raise RunError(f"{path}/run.json has format {info['format']!r}; this genkit reads format {FORMAT}")
-            run = cls(path, info, trainer_class, registry or discover())
-            run._check()
+            content = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            info = parse(RunInfo, content, where=f"{path}/run.json", strict=True)
         except OSError as error:
             raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{path}/run.json is damaged ({type(error).__name__}: {error})") from None
-        return run
-
-    def _check(self) -> None:
-        for key in ("options", "config", "model", "dataset", "environment"):
-            dict(self.info[key])
-        str(self.info["model"]["name"] + self.info["dataset"]["name"])
-        DataSpec(**self.info["dataset"]["spec"])
+        except ConfigError as error:
+            raise RunError(str(error)) from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RunError(f"{path}/run.json is damaged ({type(error).__name__})") from None
+        return cls(path, info, trainer_class, registry or discover())
 
     @property
     def spec(self) -> DataSpec:
         """Shape of the images the run was trained on."""
-        return DataSpec(**self.info["dataset"]["spec"])
+        return self.info.dataset.spec
 
     @property
     def trainer_class(self) -> type[Trainer]:
@@ -108,12 +127,10 @@ class Run:
             UnknownNameError: no plugin provides the model.
         """
         if self._trainer_class is None:
-            model = self.info["model"]
-            if model["distribution"] is None:
-                raise UsageError(
-                    f"{self.path} was trained with a class of no plugin: say genkit.load(path, {model['name']})"
-                )
-            self._trainer_class = find_trainer(self.registry, f"{model['distribution']}/{model['name']}")
+            model = self.info.model
+            if model.distribution is None:
+                raise UsageError(f"{self.path} was trained with a class of no plugin: say genkit.load(path, TheClass)")
+            self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class
 
     @property
@@ -132,7 +149,9 @@ class Run:
 
     def _load(self) -> tuple[Trainer, int]:
         if self._loaded is None:
-            found, _ = checkpoint.newest(self.checkpoints)
+            found, skipped = checkpoint.newest(self.checkpoints)
+            for problem in skipped:
+                warnings.warn(f"{problem}; using step {found.step}", GenkitWarning, stacklevel=3)
             trainer = self.build("cpu")
             state.load_networks(trainer, found.model)
             self._loaded = (trainer, found.step)
@@ -140,25 +159,30 @@ class Run:
 
     def build(self, device: torch.device | str) -> Trainer:
         """The run's trainer as it was before the first step."""
-        config = parse(self.trainer_class.Config, self.info["config"], where=f"{self.path}/run.json", strict=True)
-        return build(self.trainer_class, config, self.spec, self.info["options"]["seed"], device)
+        config = parse(self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True)
+        return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
 
-    def data(self, root: str | None = None) -> ImageData:
+    def data(self, root: Path | None = None) -> ImageData:
         """The dataset of the run, read again.
 
         Raises:
             DataError: it is not to be had, or is not the one that the run was trained on.
+            UsageError: the images were in memory.
         """
-        dataset = self.info["dataset"]
-        if dataset["distribution"] is None:
-            raise UsageError(
-                f"{self.path} was trained on {dataset['source']}: only the program that has them can give them"
-            )
-        data = load_dataset(self.registry, dataset["name"], data_root(root or self.info["options"]["data_root"]))
-        if data.fingerprint() != dataset["fingerprint"]:
-            raise RunError(
-                f"{dataset['name']} in {data.source} differs from the images that {self.path} was trained on"
-            )
+        dataset = self.info.dataset
+        if dataset.distribution is None:
+            raise UsageError(f"{self.path} was trained on {dataset.source}; only the program that has them can go on")
+        name = f"{dataset.distribution}/{dataset.name}"
+        return self.recognise(load_dataset(self.registry, name, data_root(root or self.info.options.data_root)))
+
+    def recognise(self, data: ImageData) -> ImageData:
+        """``data``, if it is what the run was trained on.
+
+        Raises:
+            DataError: it is not.
+        """
+        if data.fingerprint() != self.info.dataset.fingerprint:
+            raise DataError(f"the images from {data.source} are not those that {self.path} was trained on")
         return data
 
     def sample(self, n: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
@@ -174,13 +198,17 @@ class Run:
         """
         trainer = self.trainer
         if not isinstance(trainer, Reconstructs):
-            raise UsageError(f"{self.info['model']['name']} cannot reconstruct images: it has no encoder")
+            raise UsageError(f"{self.info.model.name} cannot reconstruct images: it has no encoder")
         training = trainer.training
         trainer.eval()
         try:
             return trainer.reconstruct(images)
         finally:
             trainer.train(training)
+
+    def complete(self, step: int) -> bool:
+        """Whether everything that follows the last step was done at ``step``: its curves are drawn."""
+        return self.samples_path(step).exists() and (self.path / "plots" / "curves.png").exists()
 
     @property
     def checkpoints(self) -> Path:
@@ -210,7 +238,7 @@ class Run:
             RunError: there are no rows.
         """
         path = path or self.path / "plots" / "curves.png"
-        plot_curves(self.metrics(), path, title=f"{self.info['model']['name']} on {self.info['dataset']['name']}")
+        plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {self.info.dataset.name}")
         return path
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
@@ -218,13 +246,17 @@ class Run:
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def rewind(self, step: int, options: Mapping[str, Any]) -> None:
-        """Forget the rows after ``step``, as if training had never gone past it, and note the options from there."""
+    def rewind(self, step: int, info: RunInfo) -> None:
+        """Forget rows and grids after ``step``, as if training had never gone past it; ``info`` is what goes on."""
         for name in ("metrics.jsonl", "timing.jsonl"):
             rows = [row for row in self._read_rows(name) if row["step"] <= step]
             self._replace(name, "".join(json.dumps(row) + "\n" for row in rows))
-        self.info["options"] = dict(options)
-        self._write_json("run.json", self.info)
+        for path in self.path.glob("samples/*.png"):
+            if path.stem.isdigit() and int(path.stem) > step:
+                path.unlink()
+        (self.path / "plots" / "curves.png").unlink(missing_ok=True)
+        self.info = info
+        self._write_json("run.json", info.model_dump(mode="json"))
         self._loaded = None
 
     def record(self, name: str, content: Mapping[str, Any]) -> None:
@@ -274,7 +306,28 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
     return target
 
 
-def next_path(parent: Path, title: str) -> Path:
-    """``parent/0007-title``: the next free number."""
-    numbers = [int(match[1]) for path in parent.glob("*") if (match := _NUMBER.match(path.name))]
-    return parent / f"{max(numbers, default=0) + 1:04d}-{title}"
+def _claim(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if (path / "run.json").exists():
+        raise RunError(f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out")
+    if any(path.iterdir()):
+        raise RunError(f"{path} is not empty: choose another --out")
+    (path / "run.json").open("x").close()  # of two processes at once, one fails here
+    return path
+
+
+def _claim_next(parent: Path, title: str) -> Path:
+    """Make ``parent/0007-title`` with the next free number; of two processes at once, each gets its own."""
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbers = [int(match[1]) for path in parent.iterdir() if (match := _NUMBER.match(path.name))]
+        path = parent / f"{max(numbers, default=0) + 1:04d}-{title}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name.rstrip("/").rpartition("/")[2]).strip("-")[:40] or "images"

@@ -13,13 +13,23 @@ Tensors = dict[str, Tensor]
 
 def networks(trainer: Trainer) -> Tensors:
     """Parameters and buffers of the trainer's child modules: what one would share."""
-    return {name: tensor for name, tensor in trainer.state_dict().items() if "." in name}
+    return {name: tensor for name, tensor in _all(trainer) if "." in name}
 
 
 def training(trainer: Trainer) -> Tensors:
     """What else moves: the trainer's own parameters and buffers, and its optimizers."""
-    own = {f"trainer/{name}": tensor for name, tensor in trainer.state_dict().items() if "." not in name}
-    return own | dict(_optimizer_tensors(trainer))
+    return _own(trainer) | dict(_optimizer_tensors(trainer))
+
+
+def _own(trainer: Trainer) -> Tensors:
+    return {f"trainer/{name}": tensor for name, tensor in _all(trainer) if "." not in name}
+
+
+def _all(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer, the non-persistent ones and each name of a shared one too; detached."""
+    for name, tensor in trainer.named_parameters(remove_duplicate=False):
+        yield name, tensor.detach()
+    yield from trainer.named_buffers(remove_duplicate=False)
 
 
 def _optimizer_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
@@ -47,7 +57,7 @@ def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, T
     Raises:
         CheckpointError: a tensor is missing, left over, or has another shape or dtype; nothing was changed then.
     """
-    own = {f"trainer/{name}": tensor for name, tensor in trainer.state_dict().items() if "." not in name}
+    own = _own(trainer)
     optimizer_state = {name: tensor for name, tensor in state.items() if name.startswith("optimizer/")}
     trainer_state = {name: tensor for name, tensor in state.items() if not name.startswith("optimizer/")}
     _check(own, trainer_state)

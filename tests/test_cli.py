@@ -84,6 +84,13 @@ def test_resume_goes_to_a_total(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert "total" in " ".join(genkit(capsys, "resume", "--help")[1])
 
 
+@pytest.mark.parametrize("command", ["sample", "plot"])
+def test_other_suffixes_are_refused(run: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, err = genkit(capsys, command, str(run), "--out", "a.jpg")
+    assert (code, out, len(err)) == (2, [], 1)
+    assert not Path("a.jpg").exists()
+
+
 def test_plot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert genkit(capsys, "plot", str(run), "--out", "curves.png")[:2] == (0, ["curves.png"])
     with Image.open("curves.png") as picture:
@@ -154,6 +161,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "simple-gan", "--latent-dim", "0"], 2, "latent_dim '0': Input should be greater than or equal to 1"),
         (["train", "simple-gan", "--latent-dim", "many"], 2, "latent_dim 'many'"),
         (["train", "simple-gan", "--device", "tpu"], 2, "device 'tpu'"),
+        (["train", "simple-gan", "--device", "cuda:²"], 2, "device 'cuda:²'"),
         (["train", "simple-gan", "--dataset", "mnits"], 2, "unknown dataset 'mnits'; did you mean"),
         (["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"], 1, "mnist is not in empty/MNIST/raw"),
         (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),

@@ -46,6 +46,16 @@ def test_a_parameter_out_of_reach_is_left_alone(tiny) -> None:
     assert torch.equal(trainer.discriminator.layer.bias, bias)
 
 
+def test_a_frozen_parameter_is_left_alone(tiny) -> None:
+    trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
+    trainer.discriminator.layer.bias.requires_grad_(False)
+    bias = trainer.discriminator.layer.bias.clone()
+    trainer.update(discriminator=trainer.discriminator(torch.ones(2, 1, 6, 5)).sum())
+    assert torch.equal(trainer.discriminator.layer.bias, bias)
+    with pytest.raises(TypeError, match="needs a loss"):
+        trainer.update()
+
+
 def test_an_optimizer_with_hooks_is_stepped_with_them(tiny) -> None:
     trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
     called = []

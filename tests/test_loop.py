@@ -10,7 +10,7 @@ from torch import Tensor
 import genkit
 from genkit import checkpoint
 from genkit.callback import Callback
-from genkit.errors import CheckpointError, GenkitError, RunError, UsageError
+from genkit.errors import DataError, GenkitError, RunError, UsageError
 
 OPTIONS = {"batch_size": 4, "log_interval": 4, "sample_interval": 10, "checkpoint_interval": 7, "device": "cpu"}
 
@@ -84,12 +84,11 @@ def test_resume_after_a_damaged_newest_says_so(tiny, images: Tensor) -> None:
     assert_identical(whole, resumed)
 
 
-def test_resume_refuses_fewer_steps_and_other_options(tiny, images: Tensor) -> None:
+def test_resume_refuses_fewer_steps(tiny, images: Tensor) -> None:
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[], **OPTIONS)
-    with pytest.raises(UsageError, match="at step 8 already"):
-        genkit.resume(run.path, 8, trainer=tiny, dataset=images, callbacks=[])
-    with pytest.raises(CheckpointError, match="its parameter"):
-        genkit.resume(run.path, 9, trainer=tiny, dataset=torch.zeros(4, 3, 3, dtype=torch.uint8), callbacks=[])
+    for total in (7, 8):
+        with pytest.raises(UsageError, match="at step 8 already"):
+            genkit.resume(run.path, total, trainer=tiny, dataset=images, callbacks=[])
 
 
 def test_not_finite_stops_the_run(tiny, images: Tensor) -> None:
@@ -125,6 +124,83 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json"):
         genkit.load(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["options", "dataset", "model"])
+def test_a_part_of_run_json_that_is_damaged_is_named(tiny, images: Tensor, part: str) -> None:
+    path = genkit.train(tiny, dataset=images, iterations=1, callbacks=[], **OPTIONS).path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), part: {"seed": "x"}}))
+    with pytest.raises(RunError, match=rf"run\.json: {part}"):
+        genkit.load(path.parent, tiny)
+
+
+def test_a_skipped_checkpoint_is_said_on_loading_too(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=14, callbacks=[], **OPTIONS)
+    (run.checkpoints / "step-000000014" / "model.safetensors").write_bytes(b"x")
+    with pytest.warns(genkit.GenkitWarning, match="step-000000014.*using step 7"):
+        assert genkit.load(run.path, tiny).step == 7
+
+
+def test_resume_refuses_other_images(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=4, callbacks=[], **OPTIONS)
+    for other, error in ((255 - images, DataError), ("mnist", UsageError)):
+        with pytest.raises(error):
+            genkit.resume(run.path, 8, trainer=tiny, dataset=other, callbacks=[])
+
+
+def test_resume_finishes_what_follows_the_last_step(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=10, callbacks=[], **OPTIONS)
+    before = content(run)[2]
+    (run.path / "plots" / "curves.png").unlink()
+    genkit.resume(run.path, trainer=tiny, dataset=images, callbacks=[])
+    assert (run.path / "plots" / "curves.png").exists()
+    assert content(run)[2] == before
+
+
+def test_resume_with_another_kind_of_random_stream_says_so(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=4, callbacks=[], **OPTIONS)
+    found, _ = checkpoint.newest(run.checkpoints)
+    state = {**found.state, "rng/training": torch.zeros(16, dtype=torch.uint8)}
+    checkpoint.write(run.checkpoints, 4, found.model, state)
+    with pytest.warns(genkit.GenkitWarning, match="random stream is of another kind of device"):
+        genkit.resume(run.path, 8, trainer=tiny, dataset=images, callbacks=[])
+
+
+def test_non_persistent_buffers_are_state_too(tiny, images: Tensor) -> None:
+    class Counts(tiny):
+        def __init__(self, config, spec) -> None:
+            super().__init__(config, spec)
+            self.generator.register_buffer("seen", torch.zeros(()), persistent=False)
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            self.generator.seen.add_(1)
+            return {**super().step(batch, rng), "seen": self.generator.seen.clone()}
+
+    options = {"dataset": images, "callbacks": [], **OPTIONS}
+    whole = genkit.train(Counts, iterations=14, **options)
+    half = genkit.train(Counts, iterations=7, **options)
+    assert_identical(whole, genkit.resume(half.path, 14, trainer=Counts, dataset=images, callbacks=[]))
+
+
+@pytest.mark.parametrize(
+    "metrics", [{}, {"step": torch.zeros(())}, {"loss": torch.zeros(2)}, {"loss": "grad"}], ids=str
+)
+def test_wrong_metrics_are_refused(tiny, images: Tensor, metrics: dict[str, Tensor]) -> None:
+    class Wrong(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            grad = self.generator.layer.weight.sum()
+            return {name: grad if value == "grad" else value for name, value in metrics.items()}
+
+    with pytest.raises(ValueError, match="step gave"):
+        genkit.train(Wrong, dataset=images, iterations=2, callbacks=[], **OPTIONS)
+
+
+def test_automatic_folders_never_collide(tiny, images: Tensor) -> None:
+    from genkit import run as module
+
+    taken = module._claim_next(Path("runs"), "a")
+    assert module._claim_next(Path("runs"), "a") != taken
+    assert module._claim_next(Path("runs"), "b").name == "0003-b"
 
 
 def test_the_grid_uses_the_same_latents_every_time(tiny, images: Tensor) -> None:

@@ -156,23 +156,19 @@ def test_autoencoder_follows_its_codes() -> None:
     assert torch.allclose(trainer.generator.code_covariance.diagonal(), codes.var(0), rtol=0.8)
 
 
-def test_vae_bound_is_a_bound() -> None:
-    """Averaging over more samples of z raises log p(x): the importance-weighted bound lies above the ELBO."""
+def test_vae_test_loss_is_the_negative_elbo() -> None:
+    """Against torch.distributions: E_q[log p(x|z) + log p(z) - log q(z|x)], averaged over many z."""
     trainer = make("vae", latent_dim=3)
     run = engine(trainer, blobs((1, 12, 12)))
     run.run(10)
     images, rng = next(run._batches.in_order(16)).images, Rng(0, "x")
     with torch.no_grad():
         posterior = trainer.encoder(images)
-        assert bool((posterior.kl() >= 0).all())
-        weights = []
+        elbo = torch.zeros(())
         for _ in range(200):
             z = posterior.sample(rng)
             log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
             log_q = torch.distributions.Normal(posterior.mean, (0.5 * posterior.log_variance).exp()).log_prob(z).sum(1)
-            weights.append(trainer.log_likelihood(images, z) + log_prior - log_q)
-        stacked = torch.stack(weights)
+            elbo += (trainer.log_likelihood(images, z) + log_prior - log_q).mean() / 200
         test_loss = trainer.evaluate(genkit.Batch(images, None), rng)["loss"]
-    elbo, bound = stacked.mean(), (stacked.logsumexp(0) - torch.log(torch.tensor(200.0))).mean()
-    assert bound > elbo
     assert float(-elbo) == pytest.approx(float(test_loss), rel=0.02)

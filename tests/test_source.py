@@ -67,6 +67,12 @@ def test_core_imports_no_plugin_and_plugins_only_the_public_names() -> None:
         assert "genkit_plugins" not in path.read_text(), path
     for path in (ROOT / "plugins" / "genkit_plugins").glob("*.py"):
         assert _imported(path) <= set(genkit.__all__), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith(("genkit.", "genkit_plugins")) for alias in node.names), path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path} imports another plugin module"
+                assert not (node.module or "").startswith("genkit_plugins"), path
 
 
 def test_torch_free_floor() -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import GenkitError
-from ..registry import PluginWarning
+from ..errors import GenkitError, GenkitWarning
 
 COMMANDS = {
     "train": "Train a model.",
@@ -82,7 +81,7 @@ def _fail(message: str, code: int) -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
-    if issubclass(category, PluginWarning):
+    if issubclass(category, GenkitWarning):
         click.echo(f"warning: {message}", err=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

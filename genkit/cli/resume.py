@@ -10,9 +10,9 @@ import click
 @click.option(
     "--iterations", type=click.IntRange(min=1), help="The total to go to, not what to add.  [default: the run's own]"
 )
-@click.option("--data-root", metavar="TEXT", help="Folder of the datasets, if they moved.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the datasets, if they moved.")
 @click.option("--device", metavar="TEXT", help="Another device than the run was started with.")
-def resume(run: Path, iterations: int | None, data_root: str | None, device: str | None) -> None:
+def resume(run: Path, iterations: int | None, data_root: Path | None, device: str | None) -> None:
     """Go on with the run in the folder RUN from its newest checkpoint, to a total of --iterations."""
     from .. import api
 

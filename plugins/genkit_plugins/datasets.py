@@ -2,12 +2,16 @@
 
 import gzip
 import hashlib
+import http.client
 import math
+import os
 import socket
 import struct
 import tarfile
 import threading
 import urllib.error
+import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +29,7 @@ ANSWER_SECONDS = 5.0
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_UBYTE = 0x08
 MAX_IMAGE_PIXELS = 4096 * 4096
+MAX_UNPACKED_BYTES = 2**28
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -58,7 +63,7 @@ def cifar10(root: Path, argument: str) -> ImageData:
                 if member is None:
                     raise DataError(f"{archive} holds no {name}")
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(member.read(10_000 * 3073))
+                _write_whole(folder / name, member.read(10_000 * 3073))
     train = [_cifar_batch(folder / name) for name in names[:-1]]
     images, labels = (torch.cat(part) for part in zip(*train, strict=True))
     return ImageData(Split(images, labels), Split(*_cifar_batch(folder / names[-1])), source=str(folder), classes=10)
@@ -198,6 +203,10 @@ def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None
 
     if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:
         return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{name}: cannot write to {path.parent}: {error.strerror}") from None
     reasons = []
     for address in addresses:
         host = urlsplit(address).hostname or ""
@@ -205,7 +214,7 @@ def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None
             _wait_for(_connect, address)
             with _answer_within(ANSWER_SECONDS):
                 download_url(address, path.parent, path.name, md5)
-        except (OSError, RuntimeError, urllib.error.URLError) as error:
+        except (OSError, RuntimeError, urllib.error.URLError, http.client.HTTPException) as error:
             reasons.append(f"{host}: {getattr(error, 'strerror', None) or error}")
         else:
             return
@@ -214,6 +223,9 @@ def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None
 
 def _connect(address: str) -> None:
     parts = urlsplit(address)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     socket.create_connection((parts.hostname or "", port), ANSWER_SECONDS).close()
 
@@ -249,8 +261,18 @@ def _answer_within(seconds: float) -> Iterator[None]:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unzip next to its final name, then rename, so that a half-written file never counts as data."""
-    temporary = target.with_suffix(".part")
-    with gzip.open(archive, "rb") as source:
-        temporary.write_bytes(source.read())
+    try:
+        with gzip.open(archive, "rb") as source:
+            data = source.read(MAX_UNPACKED_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive}: damaged ({error}); delete it to have it downloaded again") from None
+    if len(data) > MAX_UNPACKED_BYTES:
+        raise DataError(f"{archive}: unpacks to more than {MAX_UNPACKED_BYTES} bytes")
+    _write_whole(target, data)
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    """Write next to the final name, then rename, so that a half-written file never counts as data."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary.write_bytes(data)
     temporary.replace(target)

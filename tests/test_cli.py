@@ -141,6 +141,16 @@ def test_model_help_lists_every_option_with_default_and_meaning(capsys: pytest.C
     assert "[default: 0.9,0.999]" in text
 
 
+@pytest.mark.parametrize("model", ["simple-gan", "ae", "vae"])
+def test_check(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = genkit(capsys, "check", model)
+    assert code == 0
+    assert " 0 failed" in out[-1]
+    report = json.loads("\n".join(genkit(capsys, "check", model, "--json")[1]))
+    assert report["failed"] == 0
+    assert {row["outcome"] for row in report["checks"]} == {"passed", "skipped"}
+
+
 def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = genkit(capsys, "train", "simple-gan", "--latent-dim", "7", "--betas", "0.5,0.9", "--print-config")
     assert code == 0
@@ -173,6 +183,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (["sample", "absent"], 1, "absent is no run folder"),
         (["sample", "absent", "--count", "0"], 2, "--count"),
         (["plot", "absent"], 1, "absent is no run folder"),
+        (["check", "simple-gam"], 2, "did you mean 'simple-gan'"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )

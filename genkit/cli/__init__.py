@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "Draw images from a run.",
     "reconstruct": "Show held-out images above their reconstructions.",
     "plot": "Draw the curves of a run.",
+    "check": "Check a model against the contract.",
     "models": "List the models.",
     "datasets": "List the datasets.",
     "plugins": "List the plugins.",

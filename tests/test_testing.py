@@ -1,0 +1,404 @@
+"""Every check of the contract is failed by a model that is wrong in just that way, and passed by what is right."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import genkit
+from genkit.hookspecs import Model
+from genkit.registry import Plugin, Registered
+from genkit.testing import CHECKS, check_model, iter_checks, parametrize_with_checks, record
+from genkit.testing.runner import Subject, run_check
+
+
+class Generator(genkit.Generator):
+    def __init__(self, spec: genkit.DataSpec) -> None:
+        super().__init__()
+        self.shape = spec.shape
+        self.layer = nn.Linear(3, spec.size)
+
+    def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+        return rng.normal(n, 3)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.layer(z)).view(len(z), *self.shape)
+
+
+class Discriminator(genkit.Discriminator):
+    def __init__(self, spec: genkit.DataSpec) -> None:
+        super().__init__()
+        self.layer = nn.Linear(spec.size, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.flatten(1)).flatten()
+
+
+class Encoder(genkit.Encoder):
+    def __init__(self, spec: genkit.DataSpec) -> None:
+        super().__init__()
+        self.layer = nn.Linear(spec.size, 6)
+
+    def forward(self, images: Tensor) -> genkit.Posterior:
+        mean, log_variance = self.layer(images.flatten(1)).chunk(2, 1)
+        return genkit.Posterior(mean, log_variance)
+
+
+class Right(genkit.Trainer):
+    """A model with everything that the checks look at: a GAN whose generator also decodes an encoder's codes."""
+
+    class Config(genkit.Config):
+        learning_rate: float = genkit.Field(0.01, gt=0, description="step size")
+
+    Generator = Generator
+    Discriminator = Discriminator
+    Encoder = Encoder
+
+    def __init__(self, config: Config, spec: genkit.DataSpec) -> None:
+        super().__init__(config, spec)
+        self.generator = self.Generator(spec)
+        self.discriminator = self.Discriminator(spec)
+        self.encoder = self.Encoder(spec)
+        self.register_buffer("seen", torch.zeros(()))
+        decoder = [*self.generator.parameters(), *self.encoder.parameters()]
+        self.optimizers = {
+            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.learning_rate),
+            "decoder": torch.optim.Adam(decoder, lr=config.learning_rate),
+        }
+
+    def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+        self.seen.add_(1)
+        z = self.generator.prior(len(batch.images), rng)
+        fake = self.generator(z)
+        logits, fakes = self.discriminator(batch.images), self.discriminator(fake.detach())
+        d_loss = F.softplus(-logits).mean() + F.softplus(fakes).mean()
+        self.update(discriminator=d_loss)
+        posterior = self.encoder(batch.images)
+        error = (self.generator(posterior.sample(rng)) - batch.images).abs().mean()
+        g_loss = 0.01 * F.softplus(-self.discriminator(fake)).mean() + error + 1e-3 * posterior.kl().mean()
+        self.update(decoder=g_loss)
+        return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.generator(self.encoder(images).mean)
+
+    def evaluate(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+        return {"error": (self.reconstruct(batch.images) - batch.images).abs().mean()}
+
+
+WRONG: dict[str, tuple[type[genkit.Trainer], set[str]]] = {}
+"""Name → a model that is wrong in one way, and all the checks that it fails."""
+
+
+def wrong(*fails: str):
+    def register(trainer: type[genkit.Trainer]) -> type[genkit.Trainer]:
+        WRONG[trainer.__name__] = (trainer, set(fails))
+        return trainer
+
+    return register
+
+
+@wrong("name_and_options_are_described", "every_option_changes_something")
+class ShadowsACoreOption(Right):
+    class Config(Right.Config):
+        seed: int = genkit.Field(0, description="shadows the core's")
+
+
+@wrong("name_and_options_are_described")
+class UndescribedOption(Right):
+    class Config(genkit.Config):
+        learning_rate: float = 0.01
+
+
+@wrong("config_survives_json")
+class ConfigLosesPrecision(Right):
+    class Config(Right.Config):
+        learning_rate: float = genkit.Field(0.01, description="step size", serialization_alias=None)
+
+        def model_dump_json(self, **_: object) -> str:
+            return '{"learning_rate": 0.02}'
+
+
+@wrong("options_are_strict")
+class AcceptsAnyOption(Right):
+    class Config(Right.Config):
+        model_config = {"extra": "ignore"}  # noqa: RUF012
+
+
+@wrong("every_option_changes_something")
+class IgnoresAnOption(Right):
+    class Config(Right.Config):
+        width: int = genkit.Field(8, ge=1, description="never read")
+
+
+@wrong("building_leaves_the_world_alone")
+class ReadsAFileWhenBuilt(Right):
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        with open("/proc/self/status") as file:  # noqa: PTH123
+            file.read()
+
+
+@wrong("optimizers_cover_all_parameters_once", "every_parameter_learns")
+class ForgetsParameters(Right):
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        self.extra = nn.Linear(2, 2)
+
+
+@wrong("samples_are_images")
+class LeavesTheRange(Right):
+    class Generator(Generator):
+        def forward(self, z: Tensor) -> Tensor:
+            return 3 * super().forward(z)
+
+
+@wrong(
+    "one_seed_gives_the_same_samples",
+    "sampling_disturbs_nothing",
+    "step_leaves_global_randomness_alone",
+    "step_is_capturable",
+    "resumed_equals_uninterrupted",
+    "no_hard_coded_dtype",
+)
+class DrawsGlobally(Right):
+    class Generator(Generator):
+        def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+            return torch.randn(n, 3)
+
+
+@wrong("sampling_disturbs_nothing")
+class SamplingCounts(Right):
+    class Generator(Generator):
+        def __init__(self, spec) -> None:
+            super().__init__(spec)
+            self.register_buffer("drawn", torch.zeros(()))
+
+        def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+            self.drawn.add_(1)
+            return super().prior(n, rng)
+
+
+@wrong("metrics_are_named_finite_scalars")
+class LogFormatOfOtherMetrics(Right):
+    log_format = "{loss}"
+
+
+@wrong(
+    "metrics_are_named_finite_scalars",
+    *("checkpoint_round_trip_is_exact", "resumed_equals_uninterrupted", "step_is_capturable"),  # the engine refuses
+    *("every_option_changes_something", "every_parameter_learns", "sampling_disturbs_nothing"),
+    "discriminators_give_one_logit_an_image",
+)
+class MetricsCarryGradients(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        return {**metrics, "weight": self.generator.layer.weight.sum()}
+
+
+@wrong("step_leaves_global_randomness_alone")
+class FlipsACoin(Right):
+    def step(self, batch, rng):
+        random.random()
+        return super().step(batch, rng)
+
+
+@wrong("each_update_moves_its_own_parameters_only")
+class MovesAnotherNetwork(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        loss = self.discriminator(self.generator(self.generator.prior(len(batch.images), rng))).mean()
+        hook = self.optimizers["decoder"].register_step_post_hook(self._leak)
+        self.update(decoder=loss)
+        hook.remove()
+        return metrics
+
+    def _leak(self, *_: object) -> None:
+        with torch.no_grad():
+            self.discriminator.layer.bias.add_(0.1)
+
+
+@wrong("parameters_move_in_updates_only")
+class StepsByHand(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        with torch.no_grad():
+            self.generator.layer.bias.add_(1e-3)
+        return metrics
+
+
+@wrong("every_parameter_learns")
+class DeadParameter(Right):
+    class Generator(Generator):
+        def __init__(self, spec) -> None:
+            super().__init__(spec)
+            self.unused = nn.Parameter(torch.ones(1))
+
+
+@wrong("step_is_capturable", "resumed_equals_uninterrupted")
+class CountsInPython(Right):
+    count = 0
+
+    def step(self, batch, rng):
+        self.count += 1
+        self.seen.add_(self.count)
+        return super().step(batch, rng)
+
+
+@wrong("step_is_capturable")
+class ReassignsABuffer(Right):
+    def step(self, batch, rng):
+        self.seen = self.seen + 1
+        return super().step(batch, rng)
+
+
+@wrong("step_is_capturable")
+class WaitsForTheDevice(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        metrics["d_loss"].item()
+        return metrics
+
+
+@wrong("batch_sizes_one_two_and_odd")
+class NeedsTwoImages(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        return {**metrics, "spread": batch.images.std(0, correction=1).mean().clone()}
+
+
+@wrong("any_image_shape")
+class SquareOnly(Right):
+    class Generator(Generator):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.tanh(self.layer(z)).view(len(z), self.shape[0], self.shape[1], self.shape[1])
+
+
+@wrong("no_hard_coded_device")
+class MakesTensorsOnTheCPU(Right):
+    class Generator(Generator):
+        def forward(self, z: Tensor) -> Tensor:
+            return super().forward(z) * torch.ones(1, 1, 1, 1)
+
+
+@wrong("no_hard_coded_dtype")
+class HardCodedFloat(Right):
+    class Generator(Generator):
+        def forward(self, z: Tensor) -> Tensor:
+            return super().forward(z).float()
+
+
+@wrong("discriminators_give_one_logit_an_image")
+class ColumnOfLogits(Right):
+    class Discriminator(Discriminator):
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images.flatten(1))
+
+
+@wrong("discriminators_give_one_logit_an_image")
+class SquashedLogits(Right):
+    class Discriminator(Discriminator):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.sigmoid(super().forward(images))
+
+
+@wrong("encoders_are_deterministic_and_kl_is_not_negative", "evaluation_disturbs_nothing")
+class NoisyEncoder(Right):
+    class Encoder(Encoder):
+        def __init__(self, spec) -> None:
+            super().__init__(spec)
+            self.register_buffer("noise", torch.zeros(()), persistent=True)
+
+        def forward(self, images: Tensor) -> genkit.Posterior:
+            posterior = super().forward(images)
+            if not self.training:
+                self.noise.add_(1)
+            return genkit.Posterior(posterior.mean + self.noise, posterior.log_variance)
+
+
+@wrong("reconstruction_learns")
+class ReconstructsNothing(Right):
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return torch.zeros_like(images)
+
+
+@wrong("evaluation_disturbs_nothing")
+class EvaluationCounts(Right):
+    def evaluate(self, batch, rng):
+        self.seen.add_(1)
+        return super().evaluate(batch, rng)
+
+
+@wrong(
+    "checkpoint_round_trip_is_exact",
+    "resumed_equals_uninterrupted",
+    "sampling_disturbs_nothing",
+    "step_is_capturable",
+    "every_option_changes_something",
+)
+class KeepsTextInTheOptimizer(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        self.optimizers["decoder"].state[self.generator.layer.weight]["note"] = "a string"
+        return metrics
+
+
+def outcomes(trainer: type[genkit.Trainer]) -> dict[str, str]:
+    return {result.check: result.reason for result in check_model(trainer) if result.outcome == "failed"}
+
+
+def test_the_right_model_passes_everything() -> None:
+    results = {result.check: result for result in check_model(Right)}
+    assert {name: r.reason for name, r in results.items() if r.outcome == "failed"} == {}
+    assert [name for name, r in results.items() if r.outcome == "skipped"] == ["plugin_module_imports_no_torch"]
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_model_fails_just_its_checks(name: str) -> None:
+    trainer, expected = WRONG[name]
+    failed = outcomes(trainer)
+    assert failed.keys() == expected, failed
+    assert all(reason and "\n" not in reason for reason in failed.values())
+
+
+def test_every_check_is_failed_by_some_model() -> None:
+    proved = set().union(*(fails for _, fails in WRONG.values()))
+    assert CHECKS.keys() - proved == {"plugin_module_imports_no_torch"}  # proved below
+
+
+def test_a_plugin_module_that_loads_torch_is_caught(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_plugin.py").write_text("import torch\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    plugin = Plugin("heavy", "heavy_plugin", "heavy", "1", str(tmp_path))
+    subject = Subject("heavy", Right, Registered(Model("heavy", "x", "heavy_plugin:x"), plugin))
+    name = "plugin_module_imports_no_torch"
+    assert "loads torch" in run_check(name, CHECKS[name], subject).reason
+
+
+@parametrize_with_checks(Right)
+def test_as_a_plugin_author_writes_it(check) -> None:
+    check()
+
+
+def test_iter_checks_raises_what_to_mend() -> None:
+    checks = dict(iter_checks(ColumnOfLogits))
+    with pytest.raises(AssertionError, match=r"\(1, 1\), not \(1,\)"):
+        checks["discriminators_give_one_logit_an_image"]()
+    with pytest.raises(genkit.UsageError, match="did you mean"):
+        parametrize_with_checks(Right, {"step_is_capturabel": "typo"})
+
+
+def test_a_replay_is_a_step() -> None:
+    weight, stream = torch.ones(3), genkit.Rng(0, "x")
+
+    def step() -> Tensor:
+        return weight.add_(stream.normal(3)).sum()
+
+    total, recording = record(step)
+    number = recording.number_of(total)
+    again = recording.replay()[number]
+    assert torch.equal(again, weight.sum())
+    expected = torch.ones(3) + sum(rng.normal(3) for rng in [genkit.Rng(0, "x")] for _ in range(2))
+    assert torch.allclose(weight, expected)

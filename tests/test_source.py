@@ -17,7 +17,7 @@ LAYERS = [  # from the ground up: a module imports only from layers below its ow
     {"config", "hookspecs", "callback"},
     {"registry"},
     {"rng"},
-    {"interfaces", "images", "plotting"},
+    {"interfaces", "images", "plotting", "scaffold", "diagnosis"},
     {"data", "state"},
     {"engine", "checkpoint"},
     {"run"},

@@ -17,11 +17,13 @@ COMMANDS = {
     "reconstruct": "Show held-out images above their reconstructions.",
     "plot": "Draw the curves of a run.",
     "check": "Check a model against the contract.",
+    "new-plugin": "Write a small plugin package to begin with.",
+    "doctor": "Say what is installed, what is broken and why.",
     "models": "List the models.",
     "datasets": "List the datasets.",
     "plugins": "List the plugins.",
 }
-"""Name and help of each command; its code is ``genkit.cli.NAME:command`` and is not imported to list it."""
+"""Name and help of each command; its code is in the module of its name and is not imported to list it."""
 
 
 class _Lazy(click.Group):
@@ -31,8 +33,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = "listing" if name in ("models", "datasets", "plugins") else name
-        command = getattr(importlib.import_module(f".{module}", __name__), name)
+        attribute = name.replace("-", "_")
+        module = "listing" if name in ("models", "datasets", "plugins") else attribute
+        command = getattr(importlib.import_module(f".{module}", __name__), attribute)
         assert isinstance(command, click.Command)
         return command
 

@@ -1,0 +1,50 @@
+"""genkit doctor."""
+
+import json
+import platform
+import sys
+
+import click
+
+from .. import __version__
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--time-limit", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Seconds a plugin.")
+def doctor(as_json: bool, time_limit: float) -> None:
+    """Say what is installed, what is broken and why.
+
+    Each plugin is imported in a process of its own. Exit code 1 if one is broken.
+    """
+    import torch
+
+    from ..data import data_root
+    from ..diagnosis import as_row, diagnose, strangers
+    from ..engine import choose_device
+    from ..registry import discover
+
+    root = data_root(None)
+    about = {
+        "genkit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(choose_device("auto")),
+        "data root": f"{root} ({'exists' if root.is_dir() else 'does not exist yet'})",
+    }
+    found = diagnose(discover({}), discover(), time_limit)
+    others = strangers()
+    broken = [d for d in found if d.state in ("broken", "incompatible")]
+    if as_json:
+        click.echo(json.dumps({**about, "plugins": [as_row(d) for d in found], "other genkits": others}, indent=2))
+    else:
+        for name, value in about.items():
+            click.echo(f"{name:10} {value}")
+        for d in found:
+            seconds = "" if d.seconds is None else f"  imported in {d.seconds:.2f} s"
+            click.echo(f"\n{d.name} of {d.distribution} {d.version}: {d.state}{seconds}")
+            for line in filter(None, [d.reason, ", ".join(d.provides), *d.traceback]):
+                click.echo(f"    {line}")
+        for other in others:
+            click.echo(f"\nwarning: the distribution {other} provides a package genkit too; uninstall one of the two")
+    sys.exit(1 if broken else 0)

@@ -1,0 +1,23 @@
+"""genkit new-plugin NAME [DIR]."""
+
+from pathlib import Path
+
+import click
+
+from .. import __version__
+
+
+@click.command()
+@click.argument("name")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+def new_plugin(name: str, folder: Path | None) -> None:
+    """Write a small plugin package NAME into the folder DIR (default: ./NAME).
+
+    It installs, trains and passes the checks as it is.
+    """
+    from ..scaffold import write_plugin
+
+    target = folder or Path(name)
+    for path in write_plugin(name, target, __version__):
+        click.echo(path)
+    click.echo(f"next: pip install -e '{target}[test]' && genkit train {name} && genkit check {name}")

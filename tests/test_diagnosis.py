@@ -1,0 +1,139 @@
+"""Twelve broken plugins at once: every command works, and the doctor names each with its reason."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genkit.cli import main
+
+GOOD = """
+from genkit import Model, hookimpl
+{extra}
+@hookimpl
+def genkit_models():
+    return [{model}]
+"""
+
+
+def good(model: str = 'Model("extra", "one more", "json:dumps")', extra: str = "") -> str:
+    return GOOD.format(model=model, extra=extra)
+
+
+BROKEN = {  # distribution → source of its module, state, and what the doctor says of it
+    "raises": ("raise RuntimeError('no luck')", "broken", "RuntimeError: no luck"),
+    "exits": ("raise SystemExit(3)", "broken", "SystemExit: 3"),
+    "lacks": ("import not_there_at_all", "broken", "not_there_at_all"),
+    "syntax": ("def broken(:", "broken", "SyntaxError"),
+    "mistyped": (
+        good().replace("def genkit_models", "def genkit_modles"),
+        "broken",
+        "genkit_modles, which is no hook; did you mean 'genkit_models'",
+    ),
+    "wrong-type": (good("'not an entry'"), "broken", "which is no genkit.Model"),
+    "duplicate": (good('Model("simple-gan", "another", "json:dumps")'), "shadowed", "also of genkit-torch"),
+    "future": (good(extra="genkit_api_version = 99"), "incompatible", "written for plugin API 99"),
+    "dangling": (good('Model("dangling", "no target", "json:not_there")'), "broken", "cannot load json:not_there"),
+    "slow": ("import time; time.sleep(5)" + good('Model("slow", "slow", "json:dumps")'), "ok", ""),
+    "leaves": ("import os; os._exit(0)", "broken", "ended the process with exit code 0"),
+    "hangs": ("import time; time.sleep(3600)", "broken", "did not end within"),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All of them installed at once."""
+    folder = tmp_path / "site"
+    for name, (source, _, _) in BROKEN.items():
+        module = f"plugin_{name.replace('-', '_')}"
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (folder / f"{module}.py").write_text(source)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plugin-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[genkit]\n{name} = {module}\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "genkit", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_commands_work_beside_broken_plugins(site: Path) -> None:
+    assert run("--help").returncode == 0
+    plugins = json.loads(run("plugins", "--json").stdout)
+    assert {plugin["distribution"] for plugin in plugins} >= {f"plugin-{name}" for name in BROKEN}
+    done = run("train", "simple-gan", "--dataset", "digits", "--iterations", "2", "--device", "cpu", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "left out" not in done.stderr  # nobody else's plugin was imported
+
+
+def test_doctor_names_all_of_them(site: Path) -> None:
+    done = run("doctor", "--json", "--time-limit", "9")
+    assert done.returncode == 1, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["plugins"]}
+    for name, (_, state, reason) in BROKEN.items():
+        assert rows[name]["state"] == state, rows[name]
+        assert reason in rows[name]["reason"], rows[name]
+    assert rows["builtin"]["state"] == "ok"
+    assert rows["slow"]["seconds"] > 4
+    assert "RuntimeError: no luck" in rows["raises"]["traceback"][-1]
+
+
+def test_doctor_tells_of_disabled_plugins_and_is_content(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("GENKIT_PLUGINS", "none")
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor"])
+    assert not caught.value.code
+    out = capsys.readouterr().out
+    assert "builtin of genkit-torch" in out
+    assert "model simple-gan" in out
+
+
+def test_doctor_warns_of_another_genkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "site" / "genkit-9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: genkit\nVersion: 9\n")
+    (info / "top_level.txt").write_text("genkit\n")
+    (info / "RECORD").write_text("genkit/__init__.py,,\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    assert "the distribution genkit provides a package genkit too" in run("doctor").stdout
+
+
+def test_new_plugin_trains_and_passes_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scaffold beside metadata that an installer would write for it."""
+    with pytest.raises(SystemExit):
+        main(["new-plugin", "My GAN"])
+    main(["new-plugin", "my-gan", "package"])
+    with pytest.raises(SystemExit):
+        main(["new-plugin", "my-gan", "package"])
+    info = Path("package/src/my_gan-0.1.0.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-gan\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[genkit]\nmy-gan = my_gan\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "package" / "src"))
+    assert "my-gan" in run("models").stdout
+    trained = run("train", "my-gan", "--dataset", "digits", "--iterations", "3", "--device", "cpu", "--out", "run")
+    assert trained.returncode == 0, trained.stderr
+    assert run("resume", "run", "--iterations", "6").returncode == 0
+    assert run("sample", "run", "--out", "a.png").returncode == 0
+    report = run("check", "my-gan")
+    assert report.returncode == 0, report.stdout
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "package/tests"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout
+
+
+def test_dcgan_passes_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The separate distribution beside this one, without a line of genkit that knows it."""
+    source = Path(__file__).parent.parent / "plugins" / "genkit-dcgan" / "src"
+    monkeypatch.syspath_prepend(str(source))
+    from genkit_dcgan.model import DCGAN
+
+    from genkit.testing import check_model
+
+    assert {r.check: r.reason for r in check_model(DCGAN) if r.outcome == "failed"} == {}

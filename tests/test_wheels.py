@@ -1,0 +1,64 @@
+"""Plugins as a stranger gets them: built as a wheel, installed into a fresh environment, genkit left as it is."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from genkit.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*command: str | Path) -> str:
+    """Standard output of a command that has to succeed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The Python of a new virtual environment that sees this one's packages, as if genkit had been installed there."""
+    call(sys.executable, "-m", "venv", tmp_path / "fresh")
+    (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    return tmp_path / "fresh" / "bin" / "python"
+
+
+def install(python: Path, source: Path, wheels: Path) -> None:
+    pip = ("-m", "pip", "--disable-pip-version-check")
+    call(sys.executable, *pip, "wheel", "--no-deps", "--no-build-isolation", "-w", wheels, source)
+    call(python, *pip, "install", "--no-deps", "--no-index", *wheels.glob("*.whl"))
+
+
+@pytest.mark.parametrize("model", ["my-gan", "dcgan"])
+def test_a_wheel_trains_samples_resumes_and_passes_the_checks(model: str, fresh: Path, tmp_path: Path) -> None:
+    source = ROOT / "plugins" / "genkit-dcgan"
+    if model == "my-gan":
+        source = tmp_path / "package"
+        main(["new-plugin", model, str(source)])
+    install(fresh, source, tmp_path / "wheels")
+    genkit = (fresh, "-m", "genkit")
+    assert model in call(*genkit, "models")
+    options = ["--dataset", "digits", "--batch-size", "8", "--device", "cpu"]
+    call(*genkit, "train", model, "--iterations", "2", "--out", "run", *options)
+    call(*genkit, "resume", "run", "--iterations", "4")
+    assert call(*genkit, "sample", "run", "--out", "a.png") == "a.png\n"
+    assert " 0 failed" in call(*genkit, "check", model)
+    if model == "my-gan":  # the three lines of test that the scaffold brings along
+        assert " passed" in call(fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", source / "tests")
+
+
+def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("used").mkdir()
+    Path("used/file").touch()
+    for arguments, says in ((["My GAN"], "lower-case words"), (["my-gan", "used"], "is not empty")):
+        with pytest.raises(SystemExit) as caught:
+            main(["new-plugin", *arguments])
+        assert caught.value.code == 2
+        assert says in capsys.readouterr().err

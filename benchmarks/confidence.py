@@ -1,6 +1,6 @@
 """How sure a classifier of MNIST is of a model's samples: the mean of its top class's probability.
 
-A convolutional classifier is trained for about five epochs, then shown the held-out digits and COUNT samples of each run.
+A convolutional classifier is trained for about five epochs, then shown the held-out digits and samples of each run.
 
     python -m benchmarks.confidence --data-root DIR RUN [RUN ...]
 """
@@ -50,15 +50,12 @@ def main() -> None:
     (test,) = Batches(data.test, "cpu").in_order(len(data.test))
     with torch.no_grad():
         accuracy = float((network(test.images).argmax(1) == test.labels).float().mean())
-    print(
-        f"classifier: test accuracy {accuracy:.4f}, mean confidence on held-out digits {confidence(network, test.images):.3f}"
-    )
+    print(f"classifier: test accuracy {accuracy:.4f}")
+    print(f"held-out digits: mean confidence {confidence(network, test.images):.3f}")
     for path in arguments.runs:
         run = genkit.load(path)
-        images = run.sample(arguments.count, seed=0)
-        print(
-            f"{run.info.model.name} at {run.step} iterations: mean confidence {confidence(network, images):.3f} ({path})"
-        )
+        sure = confidence(network, run.sample(arguments.count, seed=0))
+        print(f"{run.info.model.name} at step {run.step}: mean confidence {sure:.3f} ({path})")
 
 
 if __name__ == "__main__":

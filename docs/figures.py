@@ -1,4 +1,4 @@
-"""The pictures of docs/results.md from finished runs: `python docs/figures.py GAN_RUN AE_RUN VAE_RUN`.
+"""The pictures of docs/results.md from finished runs: `python docs/figures.py GAN_RUN AE_RUN VAE_RUN DCGAN_RUN`.
 
 Real images are left out on purpose: the data sets are not ours to hand on.
 """
@@ -24,12 +24,14 @@ def row(pictures: dict[str, Path], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(gan: Path, ae: Path, vae: Path) -> None:
+def main(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     OUT.mkdir(exist_ok=True)
     steps = {f"{step:,} iterations": gan / "samples" / f"{step:09}.png" for step in (1_000, 2_000, 10_000, 20_000)}
     row(steps, OUT / "simple-gan.png")
     latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
     row(latest, OUT / "ae-vae.png")
+    both = {"simple-gan, 20,000 iterations": gan, "dcgan, 3,000 iterations": dcgan}
+    row({title: max((run / "samples").glob("*.png")) for title, run in both.items()}, OUT / "dcgan.png")
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 
 

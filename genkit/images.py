@@ -70,7 +70,7 @@ def save(images: Tensor, path: Path) -> None:
     """Images ``(N, C, H, W)`` in [-1, 1] to ``.png`` (a grid), ``.npy`` (uint8 array) or, without a suffix, a folder.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix, or a folder with something in it.
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
@@ -82,6 +82,8 @@ def save(images: Tensor, path: Path) -> None:
         raise UsageError(f"{path}: give .png for a grid, .npy for an array, or no suffix for a folder of PNGs")
     else:
         path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise UsageError(f"{path} is not empty: the images would mix with what is there; choose another folder")
         for number, array in enumerate(to_array(images)):
             _picture(array).save(path / f"{number:06d}.png", format="PNG")
 

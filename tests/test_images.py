@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from genkit import images
+from genkit.errors import UsageError
 
 
 def test_scale_is_exact_both_ways() -> None:
@@ -30,6 +31,8 @@ def test_files(tmp_path: Path) -> None:
     images.save(colour, tmp_path / "b.npy")
     images.save(colour, tmp_path / "c.png")
     images.save(grey, tmp_path / "folder")
+    with pytest.raises(UsageError, match="is not empty"):
+        images.save(grey[:1], tmp_path / "folder")
     assert np.load(tmp_path / "a.npy").shape == (3, 4, 5)
     assert np.load(tmp_path / "b.npy").shape == (3, 4, 5, 3)
     assert np.load(tmp_path / "b.npy").dtype == np.uint8

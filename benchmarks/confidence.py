@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genkit
-from genkit.data import Batches, Order, data_root, load_dataset
+from genkit.data import Batches, DataRequest, Order, data_root, load_dataset
 from genkit.registry import discover
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     arguments = parser.parse_args()
 
-    data = load_dataset(discover(), "mnist", data_root(arguments.data_root))
+    data = load_dataset(discover(), "mnist", DataRequest(data_root(arguments.data_root)))
     network = classifier(data)
     (test,) = Batches(data.test, "cpu").in_order(len(data.test))
     with torch.no_grad():

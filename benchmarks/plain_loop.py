@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from genkit.data import ImageData, data_root, load_dataset
+from genkit.data import DataRequest, ImageData, data_root, load_dataset
 from genkit.engine import Engine
 from genkit.interfaces import build
 from genkit.registry import discover
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
 
-    data = load_dataset(discover(), arguments.dataset, data_root(arguments.data_root))
+    data = load_dataset(discover(), arguments.dataset, DataRequest(data_root(arguments.data_root)))
     makers = {"genkit": lambda: genkit_loop(data), "hand-written": lambda: hand_written_loop(data)}
     rates = measure(makers, arguments.rounds, arguments.steps)
     ratios = [a / b for a, b in zip(rates["genkit"], rates["hand-written"], strict=True)]

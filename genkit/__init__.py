@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import (
+        evaluate as evaluate,
+    )
+    from .api import (
         load as load,
     )
     from .api import (
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
         Field as Field,
     )
     from .data import (
+        DataRequest as DataRequest,
+    )
+    from .data import (
         ImageData as ImageData,
     )
     from .data import (
@@ -36,6 +42,9 @@ if TYPE_CHECKING:
     )
     from .errors import (
         ConfigError as ConfigError,
+    )
+    from .errors import (
+        ContractError as ContractError,
     )
     from .errors import (
         DataError as DataError,
@@ -65,7 +74,13 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from .hookspecs import (
+        CallbackEntry as CallbackEntry,
+    )
+    from .hookspecs import (
         Dataset as Dataset,
+    )
+    from .hookspecs import (
+        Metric as Metric,
     )
     from .hookspecs import (
         Model as Model,
@@ -116,13 +131,14 @@ if TYPE_CHECKING:
     from .run import Run as Run
 
 _MODULES = {
-    "api": ("load", "resume", "train"),
+    "api": ("evaluate", "load", "resume", "train"),
     "callback": ("Callback",),
     "config": ("Config", "Field"),
-    "data": ("ImageData", "Split"),
+    "data": ("DataRequest", "ImageData", "Split"),
     "errors": (
         "CheckpointError",
         "ConfigError",
+        "ContractError",
         "DataError",
         "DataUnavailableError",
         "DeviceError",
@@ -133,7 +149,7 @@ _MODULES = {
         "UnknownNameError",
         "UsageError",
     ),
-    "hookspecs": ("Dataset", "Model", "hookimpl"),
+    "hookspecs": ("CallbackEntry", "Dataset", "Metric", "Model", "hookimpl"),
     "interfaces": (
         "Batch",
         "DataSpec",

@@ -3,7 +3,7 @@
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from . import checkpoint
-from .callback import Callback, notify
+from .callback import Audience, Callback
 from .config import TrainOptions, resolve
-from .data import ImageData, data_root, from_images, load_dataset, load_preferred
+from .data import DataRequest, ImageData, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
-from .errors import DataError, UsageError
-from .hookspecs import Dataset, Model
+from .errors import ContractError, DataError, PluginError, UsageError, first_line
+from .hookspecs import CallbackEntry, Dataset, Metric, Model
 from .images import from_uint8
-from .interfaces import Trainer, build
+from .interfaces import Reconstructs, Trainer, build
 from .loop import fit
-from .registry import Registry, discover
+from .registry import Registered, Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
 
 
@@ -29,7 +29,8 @@ def train(
     *,
     dataset: Any = None,
     config: Path | str | None = None,
-    callbacks: Sequence[Callback] | None = None,
+    callbacks: str | Sequence[str | Callback] = (),
+    progress: bool = True,
     **options: Any,
 ) -> Run:
     """Train a model and return its run.
@@ -40,7 +41,9 @@ def train(
             arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first to be had of what the
             model prefers.
         config: a TOML file of options; those given here count more.
-        callbacks: what is told of the progress; None prints it.
+        callbacks: what is told of the run besides: objects of yours, or names of registered callbacks, which
+            ``run.json`` records and :func:`resume` tells again.
+        progress: whether the progress is printed.
         options: the core's options (``iterations=``, ``seed=`` …, see :class:`genkit.config.TrainOptions`)
             and the model's.
 
@@ -52,11 +55,13 @@ def train(
     name = model.rpartition("/")[2] if isinstance(model, str) else _kebab(model.__name__)
     if isinstance(dataset, str):
         options["dataset"] = dataset
+    if named := callbacks if isinstance(callbacks, str) else [c for c in callbacks if isinstance(c, str)]:
+        options["callbacks"] = named
     core, own = resolve(trainer_class.Config, name, options, Path(config) if config else None)
     device = choose_device(core.device)
-    callbacks = _callbacks(callbacks)
+    told = _audience(registry, core, callbacks, progress)
 
-    dataset_info, data = _load(registry, trainer_class, dataset, core, callbacks)
+    dataset_info, data = _load(registry, trainer_class, dataset, core, told)
     _set_threads(core.threads)
     model_info = _model_info(registry, name, model)
     info = RunInfo(
@@ -68,7 +73,7 @@ def train(
     )
     engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core)
     run = Run.create(core.out, info, trainer_class, registry)
-    fit(run, engine, data, core, callbacks)
+    fit(run, engine, data, core, told)
     return run
 
 
@@ -80,7 +85,8 @@ def resume(
     dataset: Any = None,
     data_root: Path | str | None = None,
     device: str | None = None,
-    callbacks: Sequence[Callback] | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
 ) -> Run:
     """Go on with a run from its newest good checkpoint, to a total of ``iterations``.
 
@@ -91,19 +97,21 @@ def resume(
         dataset: the images, where they were in memory.
         data_root: where the dataset is now, if it moved.
         device: if another than the run was started on; the result is then not bit-identical.
+        callbacks: objects of yours to tell of the run; those it was started with by name are told again.
+        progress: whether the progress is printed.
 
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
     """
-    callbacks = _callbacks(callbacks)
     run = run if isinstance(run, Run) else Run.open(run, trainer)
     info = run.info
     changes = {"iterations": iterations, "data_root": _absolute(data_root), "device": device}
     given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
     core, own = resolve(run.trainer_class.Config, info.model.name, given | info.config)
+    told = _audience(run.registry, core, callbacks, progress)
     found, skipped = checkpoint.newest(run.checkpoints)
     for problem in skipped:
-        notify(callbacks, f"{problem}; going on from step {found.step}")
+        told.on_notice(f"{problem}; going on from step {found.step}")
     if core.iterations < found.step or (core.iterations == found.step and run.complete(found.step)):
         total = f"{run.path} is at step {found.step} already"
         raise UsageError(f"{total}; --iterations is the total, so give more than that")
@@ -115,13 +123,13 @@ def resume(
     for key in info.environment.keys() | environment.keys():
         before, now = info.environment.get(key), environment.get(key)
         if before != now:
-            notify(callbacks, f"{key} was {before}, is {now}: the result will not be bit-identical")
-    data = run.data(core.data_root) if dataset is None else run.recognise(_in_memory(dataset))
+            told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
+    data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
     engine = _engine(build(run.trainer_class, own, data.spec, core.seed, chosen), data, core)
     engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
     run.rewind(found.step if core.iterations == found.step else found.step - found.step % core.log_interval, info)
-    fit(run, engine, data, core, callbacks)
+    fit(run, engine, data, core, told)
     return run
 
 
@@ -138,16 +146,69 @@ def load(path: str | Path, trainer: type[Trainer] | None = None) -> Run:
     return Run.open(path, trainer)
 
 
-def originals(run: Run, count: int, root: Path | None = None) -> torch.Tensor:
-    """The first ``count`` held-out images of a run's dataset, ``(count, C, H, W)`` in [-1, 1].
+def originals(run: Run, count: int | None = None, root: Path | None = None) -> torch.Tensor:
+    """The first ``count`` held-out images of a run's dataset (None: ten, or all), ``(count, C, H, W)`` in [-1, 1].
 
     Raises:
         DataError: the dataset is not to be had, or holds fewer.
     """
     held_out = run.data(root).test.images
+    count = min(10, len(held_out)) or 1 if count is None else count
     if len(held_out) < count:
         raise DataError(f"{run.info.dataset.name} holds out {len(held_out)} images, fewer than the {count} asked for")
     return from_uint8(held_out[:count])
+
+
+def evaluate(
+    run: str | Path | Run,
+    metrics: Sequence[str] = (),
+    *,
+    count: int = 1000,
+    seed: int = 0,
+    data_root: Path | str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Measure a run's samples, or its reconstructions, and keep the figures in its ``evaluation.json``.
+
+    Args:
+        run: a run or its folder.
+        metrics: names of registered metrics; none: genkit's own, those that the model can be measured by.
+        count: images, of the model and held out each; the latter may be fewer.
+        seed: of the samples.
+        data_root: where the dataset is now, if it moved.
+
+    Returns:
+        Metric → name → figure.
+
+    Raises:
+        GenkitError: whatever can be mended by the caller, in one line.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    able = isinstance(run.trainer, Reconstructs)
+    if metrics:
+        chosen = [run.registry.find(Metric, name) for name in metrics]
+    else:
+        chosen = [r for r in run.registry.own(Metric) if able or r.entry.compares == "samples"]
+    if count < 1:
+        raise UsageError(f"count is {count}: measure one image or more")
+    held_out = from_uint8(run.data(_absolute(data_root)).test.images[:count])
+    if not len(held_out):
+        raise DataError(f"{run.info.dataset.name} holds out no images to compare with")
+    figures: dict[str, dict[str, float]] = {}
+    for registered in chosen:
+        samples = registered.entry.compares == "samples"
+        images = run.sample(count, seed) if samples else run.reconstruct(held_out)
+        figures[registered.entry.name] = _measure(registered, images, held_out)
+    about = {"step": run.step, "images": count, "held_out": len(held_out), "seed": seed}
+    run.record("evaluation.json", {"metrics": {name: {**about, **values} for name, values in figures.items()}})
+    return figures
+
+
+def _measure(metric: Registered[Metric], images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
+    with torch.no_grad():
+        found = metric.target()(images, reference)
+    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) and v.dim() == 0 for v in found.values()):
+        raise ContractError(f"metric {metric.qualified_name} gave {type(found).__name__}, not 0-d tensors by name")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _engine(trainer: Trainer, data: ImageData, core: TrainOptions) -> Engine:
@@ -155,20 +216,23 @@ def _engine(trainer: Trainer, data: ImageData, core: TrainOptions) -> Engine:
 
 
 def _load(
-    registry: Registry, trainer: type[Trainer], dataset: Any, core: TrainOptions, callbacks: Sequence[Callback]
+    registry: Registry, trainer: type[Trainer], dataset: Any, core: TrainOptions, told: Callback
 ) -> tuple[DatasetInfo, ImageData]:
     """The images to train on, and what ``run.json`` says of them."""
     if dataset is not None and not isinstance(dataset, str):
         name, distribution, data = "images", None, _in_memory(dataset)
     else:
-        root = data_root(core.data_root)
+        request = DataRequest(data_root(core.data_root), on_bad_image=core.on_bad_image)
         if core.dataset is None:
-            name, data = load_preferred(
-                registry, trainer.preferred_datasets, root, lambda text: notify(callbacks, text)
-            )
+            name, data = load_preferred(registry, trainer.preferred_datasets, request, told.on_notice)
         else:
-            name, data = core.dataset, load_dataset(registry, core.dataset, root)
-        distribution = registry.find(Dataset, name.partition(":")[0]).plugin.distribution
+            name, data = core.dataset, load_dataset(registry, core.dataset, request, told.on_notice)
+        registered = registry.find(Dataset, name.partition(":")[0])
+        argument = data.argument or name.partition(":")[2]
+        name, distribution = (
+            registered.entry.name + (f":{argument}" if argument else ""),
+            registered.plugin.distribution,
+        )
     info = DatasetInfo(
         name=name,
         distribution=distribution,
@@ -215,12 +279,25 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _callbacks(callbacks: Sequence[Callback] | None) -> Sequence[Callback]:
-    if callbacks is None:
+def _audience(
+    registry: Registry, core: TrainOptions, callbacks: str | Sequence[str | Callback], progress: bool
+) -> Audience:
+    """The console where progress is wanted, the caller's own callbacks, and those that the options name."""
+    named: dict[str, Callback] = {}
+    for name in core.callbacks:
+        target = registry.find(CallbackEntry, name).target()
+        try:
+            named[name] = target()
+        except Exception as error:
+            raise PluginError(f"callback {name} cannot be made: {first_line(error)}") from error
+        if not isinstance(named[name], Callback):
+            raise ContractError(f"callback {name} is {type(named[name]).__name__}, not a genkit.Callback")
+    own = [callback for callback in callbacks if isinstance(callback, Callback)]
+    if progress:
         from .console import Console
 
-        return [Console()]
-    return callbacks
+        own.insert(0, Console())
+    return Audience(own, named)
 
 
 def _kebab(name: str) -> str:

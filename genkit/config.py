@@ -47,6 +47,10 @@ class TrainOptions(Config):
     checkpoint_interval: int = Field(1_000, ge=1, description="iterations between two checkpoints")
     keep: int = Field(3, ge=1, description="checkpoints kept, the newest ones")
     keep_all: bool = Field(False, description="keep every checkpoint")
+    on_bad_image: Literal["refuse", "skip"] = Field(
+        "refuse", description="a file that is no image one can use: refuse the dataset, or skip the file and say so"
+    )
+    callbacks: tuple[str, ...] = Field((), description="registered callbacks to tell of the run, by name")
     seed: int = Field(0, ge=0, lt=2**63, description="the one number all randomness derives from")
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
@@ -126,7 +130,7 @@ def check_fields(config_class: type[Config], model: str) -> None:
         raise PluginError(f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's own; rename it")
 
 
-RESERVED = frozenset({"model", "config", "print_config", "callbacks", "quiet", "help", "debug", "json"})
+RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
 """Names that the command line or the API already uses beside :class:`TrainOptions`."""
 
 

@@ -3,15 +3,15 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ConfigError, DataError, DataUnavailableError
+from .errors import ConfigError, ContractError, DataError, DataUnavailableError
 from .hookspecs import Dataset
 from .images import from_uint8
 from .interfaces import Batch, DataSpec
@@ -51,6 +51,8 @@ class ImageData:
     """Where the images came from, for people: a folder, an address, a package."""
     classes: int | None = None
     """Number of labels, or None without labels."""
+    argument: str | None = None
+    """The argument that finds the same images from any working directory; None: the one that was given."""
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -69,6 +71,29 @@ class ImageData:
         if self.train.labels is not None:
             digest.update(self.train.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What a dataset is asked for; it is called with this."""
+
+    root: Path
+    """The data root: where downloads go."""
+    argument: str = ""
+    """What follows the colon in ``--dataset NAME:ARGUMENT``."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    skipped: list[str] = field(default_factory=list)
+    """What was passed over, and why; genkit says it to the user."""
+
+    def bad_image(self, path: Path, reason: str) -> None:
+        """Called for a file that is no image one can use: note it and return, or refuse, as the user has chosen.
+
+        Raises:
+            DataError: the user did not choose ``on_bad_image="skip"``.
+        """
+        if self.on_bad_image == "refuse":
+            raise DataError(f"{path}: {reason}; mend it, or pass over such files by --on-bad-image skip")
+        self.skipped.append(f"{path}: {reason}")
 
 
 class Order:
@@ -127,22 +152,33 @@ def data_root(given: Path | None) -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "genkit" / "data"
 
 
-def load_dataset(registry: Registry, name: str, root: Path) -> ImageData:
-    """The dataset ``name``, or ``name:argument``.
+def load_dataset(registry: Registry, name: str, request: DataRequest, notify: Notify = lambda line: None) -> ImageData:
+    """The dataset ``name``, or ``name:argument``; the files that were passed over are said through ``notify``.
 
     Raises:
         UnknownNameError: no plugin provides it.
         DataError: the images are missing, damaged or of the wrong kind.
-        PluginError: the dataset's target gave something else than images.
+        ContractError: the dataset's target gave something else than images.
     """
     name, _, argument = name.partition(":")
-    loaded = registry.find(Dataset, name).target()(root, argument)
+    request = replace(request, argument=argument, skipped=[])
+    loaded = registry.find(Dataset, name).target()(request)
     if not isinstance(loaded, ImageData):
-        raise DataError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
+        raise ContractError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
+    for line in request.skipped[:SAID]:
+        notify(f"skipped {line}")
+    if len(request.skipped) > SAID:
+        notify(f"skipped {len(request.skipped)} files in all")
     return loaded
 
 
-def load_preferred(registry: Registry, names: Sequence[str], root: Path, notify: Notify) -> tuple[str, ImageData]:
+SAID = 10
+"""Skipped files that are named one by one."""
+
+
+def load_preferred(
+    registry: Registry, names: Sequence[str], request: DataRequest, notify: Notify
+) -> tuple[str, ImageData]:
     """The first of ``names`` that is to be had, and its name; whatever was passed over is said through ``notify``.
 
     Raises:
@@ -154,7 +190,7 @@ def load_preferred(registry: Registry, names: Sequence[str], root: Path, notify:
     problems: list[str] = []
     for name in names:
         try:
-            data = load_dataset(registry, name, root)
+            data = load_dataset(registry, name, request, notify)
         except DataUnavailableError as error:
             problems.append(str(error))
         else:

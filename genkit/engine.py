@@ -1,6 +1,7 @@
 """How steps are executed; never what they compute."""
 
 import warnings
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from . import state
 from .data import Batches, ImageData, Order
-from .errors import CheckpointError, DeviceError, GenkitWarning
+from .errors import CheckpointError, ContractError, DeviceError, GenkitWarning
 from .interfaces import Metrics, Trainer
 from .rng import Rng
 
@@ -73,13 +74,16 @@ class Engine:
         self.step += steps
 
     def _name_ring(self, metrics: Metrics) -> None:
-        if not metrics or "step" in metrics:
-            raise ValueError(f"step gave the metrics {tuple(metrics)}: there must be some, and none called 'step'")
+        """Check what the first step gave, and make room for it."""
+        if not isinstance(metrics, Mapping) or not metrics or "step" in metrics:
+            given = tuple(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
+            raise ContractError(f"step gave the metrics {given}: there must be some by name, and none called 'step'")
         for name, value in metrics.items():
-            if value.dim() or value.requires_grad:
-                raise ValueError(f"step gave {name} as {tuple(value.shape)}, which must be 0-d and detached")
+            if not isinstance(value, Tensor) or value.dim() or value.requires_grad:
+                shape = f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ContractError(f"step gave {name} as {shape}, which must be a tensor, 0-d and detached")
         if self._names is not None:
-            raise ValueError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
+            raise ContractError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
         self._names = tuple(metrics)
         self._ring = torch.zeros((self.log_interval, len(metrics)), device=self.device)
         if self._restored and self._restored.keys() != set(self._names):

@@ -2,9 +2,10 @@
 
 GenkitError                  one line that says what, where and what to do; exit code 1
 ├── UsageError               the command or call was not well formed; exit code 2
-│   ├── UnknownNameError     no model or dataset of this name
+│   ├── UnknownNameError     no model, dataset, metric or callback of this name
 │   └── ConfigError          an option that does not exist, or a value it does not take
 ├── PluginError              a plugin that cannot be used
+│   └── ContractError        a model, dataset or metric that breaks the contract; `genkit check` says more
 ├── DataError                images that are missing, damaged or of the wrong kind
 │   └── DataUnavailableError not on disk, and not to be had from the network
 ├── DeviceError              a device that this machine or build does not have
@@ -31,7 +32,7 @@ class UsageError(GenkitError):
 
 
 class UnknownNameError(UsageError):
-    """No model or dataset of this name."""
+    """No model, dataset, metric or callback of this name."""
 
 
 class ConfigError(UsageError):
@@ -40,6 +41,10 @@ class ConfigError(UsageError):
 
 class PluginError(GenkitError):
     """A plugin that cannot be used."""
+
+
+class ContractError(PluginError):
+    """A model, dataset or metric that breaks the contract of :mod:`genkit.interfaces` or :mod:`genkit.hookspecs`."""
 
 
 class DataError(GenkitError):
@@ -64,6 +69,11 @@ class CheckpointError(GenkitError):
 
 class GenkitWarning(UserWarning):
     """Something was passed over, or is going to change; ``str()`` of it is one line."""
+
+
+def first_line(error: BaseException) -> str:
+    """Type and message of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -15,12 +15,15 @@ A target is ``"package.module:attribute"`` and is imported when it is first used
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import pluggy
 
 GROUP = "genkit"
 """Entry-point group of plugins."""
+
+COMMAND_GROUP = "genkit.commands"
+"""Entry-point group of commands: name = "package.module:click_command"; help lists them without importing any."""
 
 API_VERSION = 1
 """What a plugin module states as ``genkit_api_version``; the core accepts this one and the one before."""
@@ -32,6 +35,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 @dataclass(frozen=True)
 class Entry:
     """A name, a one-line summary, and where the thing itself is (``"package.module:attribute"``)."""
+
+    noun: ClassVar[str] = "entry"
 
     name: str
     summary: str
@@ -46,15 +51,39 @@ class Entry:
 class Model(Entry):
     """A model; its target is a :class:`genkit.Trainer` subclass."""
 
+    noun: ClassVar[str] = "model"
+
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """A dataset; its target is called as ``load(root, argument)`` and gives :class:`genkit.ImageData`.
+    """A dataset; its target is called with a :class:`genkit.DataRequest` and gives :class:`genkit.ImageData`.
 
-    ``root`` is the data root, a :class:`pathlib.Path`; ``argument`` is what follows the colon in
-    ``--dataset NAME:ARGUMENT``, else empty. Where the images are not to be had, it raises
-    :class:`genkit.DataUnavailableError`, and the model's next preferred dataset is tried.
+    Where the images are not to be had, it raises :class:`genkit.DataUnavailableError`, and the model's next
+    preferred dataset is tried.
     """
+
+    noun: ClassVar[str] = "dataset"
+
+
+@dataclass(frozen=True)
+class Metric(Entry):
+    """A measure of images: its target is called as ``metric(images, reference)`` and gives 0-d tensors by name.
+
+    Both are float ``(N, C, H, W)`` in [-1, 1] on the CPU. A pure function: no state, no global randomness, inputs
+    left as they are. One that needs more images than it gets raises :class:`genkit.UsageError`.
+    """
+
+    noun: ClassVar[str] = "metric"
+
+    compares: Literal["samples", "reconstructions"] = "samples"
+    """``samples`` with held-out images; or ``reconstructions`` with their originals, row by row."""
+
+
+@dataclass(frozen=True)
+class CallbackEntry(Entry):
+    """A callback; its target, a :class:`genkit.Callback` subclass, is made without arguments where a user names it."""
+
+    noun: ClassVar[str] = "callback"
 
 
 EntryT = TypeVar("EntryT", bound=Entry)
@@ -72,5 +101,22 @@ def genkit_datasets() -> list[Dataset]:
     raise AssertionError("a hook specification is not called")
 
 
-HOOKS: dict[type[Entry], str] = {Model: "genkit_models", Dataset: "genkit_datasets"}
+@hookspec
+def genkit_metrics() -> list[Metric]:
+    """The metrics that this plugin provides."""
+    raise AssertionError("a hook specification is not called")
+
+
+@hookspec
+def genkit_callbacks() -> list[CallbackEntry]:
+    """The callbacks that this plugin provides; one acts only when the user names it."""
+    raise AssertionError("a hook specification is not called")
+
+
+HOOKS: dict[type[Entry], str] = {
+    Model: "genkit_models",
+    Dataset: "genkit_datasets",
+    Metric: "genkit_metrics",
+    CallbackEntry: "genkit_callbacks",
+}
 """Which hook gives which kind of entry."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
 from . import config as options
+from .errors import ContractError
 from .rng import Rng, seeded_initialisation
 
 Metrics = Mapping[str, Tensor]
@@ -164,6 +165,8 @@ class Trainer(nn.Module, abc.ABC):
         last = next(reversed(losses))
         phases = []
         for name, loss in losses.items():
+            if name not in self.optimizers:
+                raise ContractError(f"update({name}=...): self.optimizers has {tuple(self.optimizers)}")
             optimizer = self.optimizers[name]
             parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             gradients = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
@@ -222,9 +225,15 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
 def build(
     trainer: type[Trainer], config: options.Config, spec: DataSpec, seed: int, device: torch.device | str
 ) -> Trainer:
-    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same."""
+    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same.
+
+    Raises:
+        ContractError: it has no generator or no optimizer.
+    """
     with seeded_initialisation(seed):
         built = trainer(config, spec)
+    if not isinstance(getattr(built, "generator", None), Generator) or not built.optimizers:
+        raise ContractError(f"{trainer.__name__} needs self.generator, a genkit.Generator, and self.optimizers")
     built.to(device).train()
     for optimizer in built.optimizers.values():  # some fill their state when they are made, before the move
         for parameter, held in optimizer.state.items():

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from . import checkpoint, images, state
-from .callback import Callback, notify
+from .callback import Callback, describe
 from .config import TrainOptions
 from .data import Batches, ImageData
 from .engine import Engine
@@ -21,7 +21,7 @@ GRID = 16
 """Images in a sample grid."""
 
 
-def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, callbacks: Sequence[Callback]) -> None:
+def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: Callback) -> None:
     """Train from the engine's step to ``options.iterations``; the run folder holds everything that came of it.
 
     Raises:
@@ -29,11 +29,10 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, callba
     """
     log_format = engine.trainer.log_format
     clock = _Clock(engine.step)
-    for callback in callbacks:
-        callback.on_start(run.path, engine.step, options.iterations, log_format)
+    told.on_start(run.path, engine.step, options.iterations, log_format)
     try:
         if engine.step == 0:  # from here on, a run that is killed can be resumed
-            _save(run, engine, options, callbacks)
+            _save(run, engine, options, told)
         while engine.step < options.iterations:
             # As many steps as fit before something has to happen.
             engine.run(_next_event(engine.step, options) - engine.step)
@@ -41,24 +40,21 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, callba
 
             # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
             if last or step % options.log_interval == 0:
-                _log(run, engine, clock, callbacks)
+                _log(run, engine, clock, told)
 
             # The same latents every time, so that one can watch an image change.
             if last or step % options.sample_interval == 0:
                 path = _sample(run, engine.trainer, options.seed, step)
-                for callback in callbacks:
-                    callback.on_sample(step, path, engine.means())
+                told.on_sample(step, path, engine.means())
 
             # Older checkpoints go only when the new one is safe.
             if last or step % options.checkpoint_interval == 0:
-                _save(run, engine, options, callbacks)
+                _save(run, engine, options, told)
     finally:
-        for callback in callbacks:
-            callback.on_stop(engine.step)
-    _evaluate(run, engine.trainer, data, options, callbacks)
+        told.on_stop(engine.step)
+    _evaluate(run, engine.trainer, data, options, told)
     run.plot()
-    for callback in callbacks:
-        callback.on_end(engine.step, run.path, run.latest_samples())
+    told.on_end(engine.step, run.path, run.latest_samples())
 
 
 class _Clock:
@@ -79,8 +75,9 @@ def _next_event(step: int, options: TrainOptions) -> int:
     return min(options.iterations, *((step // interval + 1) * interval for interval in intervals))
 
 
-def _log(run: Run, engine: Engine, clock: _Clock, callbacks: Sequence[Callback]) -> None:
+def _log(run: Run, engine: Engine, clock: _Clock, told: Callback) -> None:
     means = engine.means()
+    describe(engine.trainer.log_format, means)  # a format that does not fit stops the run here, at its first row
     first = (engine.step - 1) // engine.log_interval * engine.log_interval + 1
     for name, value in means.items():
         if not math.isfinite(value):
@@ -90,8 +87,7 @@ def _log(run: Run, engine: Engine, clock: _Clock, callbacks: Sequence[Callback])
             )
     run.append("metrics.jsonl", {"step": engine.step, **means})
     run.append("timing.jsonl", clock.read(engine.step))
-    for callback in callbacks:
-        callback.on_log(engine.step, means)
+    told.on_log(engine.step, means)
 
 
 def _sample(run: Run, trainer: Trainer, seed: int, step: int) -> Path:
@@ -101,28 +97,24 @@ def _sample(run: Run, trainer: Trainer, seed: int, step: int) -> Path:
     return path
 
 
-def _save(run: Run, engine: Engine, options: TrainOptions, callbacks: Sequence[Callback]) -> None:
+def _save(run: Run, engine: Engine, options: TrainOptions, told: Callback) -> None:
     path = checkpoint.write(run.checkpoints, engine.step, state.networks(engine.trainer), engine.state())
     if not options.keep_all:
         try:
             checkpoint.prune(run.checkpoints, options.keep)
         except OSError as error:
-            notify(callbacks, f"an old checkpoint stays: {error}")
-    for callback in callbacks:
-        callback.on_checkpoint(engine.step, path)
+            told.on_notice(f"an old checkpoint stays: {error}")
+    told.on_checkpoint(engine.step, path)
 
 
 @torch.no_grad()
-def _evaluate(
-    run: Run, trainer: Trainer, data: ImageData, options: TrainOptions, callbacks: Sequence[Callback]
-) -> None:
+def _evaluate(run: Run, trainer: Trainer, data: ImageData, options: TrainOptions, told: Callback) -> None:
     if not isinstance(trainer, Evaluates) or len(data.test) == 0:
         return
     step = int(trainer.iteration)
     metrics = evaluate(trainer, data, options.batch_size, options.seed)
     run.record("evaluation.json", {"test": {"step": step, "images": len(data.test), **metrics}})
-    for callback in callbacks:
-        callback.on_evaluate(step, metrics)
+    told.on_evaluate(step, metrics)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import os
 import re
+import sys
 import time
 import traceback
 import warnings
@@ -18,8 +19,8 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from . import hookspecs
-from .errors import GenkitError, GenkitWarning, PluginError, UnknownNameError, nearest
-from .hookspecs import API_VERSION, GROUP, HOOKS, Entry, EntryT
+from .errors import GenkitError, GenkitWarning, PluginError, UnknownNameError, first_line, nearest
+from .hookspecs import API_VERSION, COMMAND_GROUP, GROUP, HOOKS, Entry, EntryT
 
 OWN_DISTRIBUTION = "genkit-torch"
 MARK = f"{GROUP}_impl"
@@ -66,10 +67,15 @@ class Plugin:
             return
         self.loaded = True
         start = time.perf_counter()
+        before = set(sys.modules)
         try:
             self.entries = _ask_hooks(self)
             self.state = "ok"
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a plugin may do anything; it is reported, not hidden)
+            package = self.module.partition(".")[0]
+            for name in sys.modules.keys() - before:  # half of a plugin is no plugin
+                if name.partition(".")[0] == package:
+                    del sys.modules[name]
             self.state = "incompatible" if isinstance(error, IncompatiblePluginError) else "broken"
             self.error = first_line(error)
             self.traceback = traceback.format_exc()
@@ -100,6 +106,9 @@ def _ask_hooks(plugin: Plugin) -> dict[type[Entry], list[Entry]]:
             if not isinstance(entry, kind):
                 raise PluginError(f"{hook} gave {entry!r}, which is no genkit.{kind.__name__}")
             _check_entry(entry)
+        names = [name for entry in found for name in (entry.name, *entry.aliases, *entry.deprecated_names)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise PluginError(f"{hook} gives the name {twice[0]!r} twice")
         entries[kind] = found
     return entries
 
@@ -150,7 +159,7 @@ class Registered(Generic[KindT]):
             return getattr(importlib.import_module(module), attribute)
         except GenkitError:
             raise
-        except Exception as error:  # a plugin's module may raise anything; it becomes one line, with its cause kept
+        except (Exception, SystemExit) as error:  # a plugin's module may raise anything; it becomes one line
             raise PluginError(f"{self.qualified_name}: cannot load {self.entry.target}: {first_line(error)}") from error
 
 
@@ -164,26 +173,34 @@ class Registry:
         """Every entry of one kind, built-ins first; imports the torch-free modules of all plugins."""
         return [registered for plugin in self._ordered() for registered in self._entries(plugin, kind)]
 
+    def own(self, kind: type[EntryT]) -> list[Registered[EntryT]]:
+        """The built-in entries of one kind; imports no other plugin."""
+        return [
+            registered for plugin in self._ordered() if plugin.builtin for registered in self._entries(plugin, kind)
+        ]
+
     def find(self, kind: type[EntryT], name: str) -> Registered[EntryT]:
-        """The entry called ``name`` or ``distribution/name``; a built-in's name imports no other plugin.
+        """The entry called ``name`` or ``distribution/name``.
+
+        A built-in's name imports no other plugin, and a qualified one only those of its distribution.
 
         Raises:
             UnknownNameError: there is none, or two distributions other than genkit's own provide the bare name.
         """
-        for own in (plugin for plugin in self._ordered() if plugin.builtin):
-            for registered in self._entries(own, kind):
+        first = name.rpartition("/")[0] or OWN_DISTRIBUTION
+        for plugin in (plugin for plugin in self._ordered() if plugin.distribution == first):
+            for registered in self._entries(plugin, kind):
                 if registered.answers_to(name):
                     return registered.noting(name)
         everything = self.all(kind)
         matches = [r for r in everything if r.answers_to(name)]
         if len(matches) == 1:
             return matches[0].noting(name)
-        noun = kind.__name__.lower()
         if matches:
             choices = " or ".join(r.qualified_name for r in matches)
-            raise UnknownNameError(f"{noun} {name!r} is provided more than once; say {choices}")
+            raise UnknownNameError(f"{kind.noun} {name!r} is provided more than once; say {choices}")
         hint = nearest(name, (r.entry.name for r in everything))
-        raise UnknownNameError(f"unknown {noun} {name!r}{hint}; `genkit {noun}s` lists all")
+        raise UnknownNameError(f"unknown {kind.noun} {name!r}{hint}; `genkit {kind.noun}s` lists all")
 
     def _ordered(self) -> Iterator[Plugin]:
         yield from sorted(self.plugins, key=lambda plugin: (not plugin.builtin, plugin.distribution, plugin.name))
@@ -196,11 +213,6 @@ class Registry:
         for entry in plugin.entries.get(kind, ()):
             assert isinstance(entry, kind)
             yield Registered(entry, plugin)
-
-
-def first_line(error: BaseException) -> str:
-    """Type and message of an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 def _report(plugin: Plugin) -> None:
@@ -216,19 +228,65 @@ def discover(environ: Mapping[str, str] | None = None) -> Registry:
     ``GENKIT_PLUGINS`` is an allow-list of plugin or distribution names, separated by commas (``none``: only
     genkit's own; unset or empty: all). With ``GENKIT_STRICT=1`` a broken plugin is an error, not a warning.
     """
-    allowed = (os.environ if environ is None else environ).get("GENKIT_PLUGINS", "")
-    names = {name.strip() for name in allowed.split(",") if name.strip()}
-    plugins = []
-    for point in importlib.metadata.entry_points(group=GROUP):  # a distribution found twice counts once, as on import
-        if point.dist is None:
-            continue
-        plugin = Plugin(
+    points = _entry_points(GROUP)
+    plugins = [
+        Plugin(
             name=point.name,
             module=point.value,
             distribution=point.dist.name,
             version=point.dist.version,
             origin=str(point.dist.locate_file("")),
         )
-        if plugin.builtin or not names or plugin.name in names or plugin.distribution in names:
-            plugins.append(plugin)
-    return Registry(plugins)
+        for point in points
+    ]
+    names = _allowed(os.environ if environ is None else environ)
+    known = {name for plugin in plugins for name in (plugin.name, plugin.distribution)}
+    for name in sorted(names - known - {"none"}):
+        hint = nearest(name, known)
+        warnings.warn(f"GENKIT_PLUGINS: no plugin is called {name!r}{hint}", PluginWarning, stacklevel=2)
+    return Registry([p for p in plugins if p.builtin or not names or {p.name, p.distribution} & names])
+
+
+@dataclass(frozen=True)
+class PluginCommand:
+    """One entry point of the group ``genkit.commands``; nothing is imported before :meth:`load`."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+
+    def load(self) -> Any:
+        """The click command itself.
+
+        Raises:
+            PluginError: it cannot be imported.
+        """
+        try:
+            return importlib.metadata.EntryPoint(self.name, self.target, COMMAND_GROUP).load()
+        except (Exception, SystemExit) as error:
+            message = f"command {self.name} of {self.distribution} {self.version} cannot be loaded: {first_line(error)}"
+            raise PluginError(message) from error
+
+
+def discover_commands(environ: Mapping[str, str] | None = None) -> list[PluginCommand]:
+    """The commands that plugins add, from metadata alone; ``GENKIT_PLUGINS`` counts here too."""
+    names = _allowed(os.environ if environ is None else environ)
+    return [
+        PluginCommand(point.name, point.dist.name, point.dist.version, point.value)
+        for point in _entry_points(COMMAND_GROUP)
+        if _NAME.fullmatch(point.name) and (not names or {point.name, point.dist.name} & names)
+    ]
+
+
+def _allowed(environ: Mapping[str, str]) -> set[str]:
+    return {name.strip() for name in environ.get("GENKIT_PLUGINS", "").split(",") if name.strip()}
+
+
+def _entry_points(group: str) -> list[Any]:
+    """Entry points of a group that belong to a distribution; one found twice (editable, installed) counts once."""
+    points: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
+    for point in importlib.metadata.entry_points(group=group):
+        if point.dist is not None:
+            points.setdefault((point.dist.name.lower().replace("_", "-"), point.name), point)
+    return list(points.values())

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from . import checkpoint, state
 from .config import Config, TrainOptions, parse
-from .data import ImageData, data_root, load_dataset
-from .errors import ConfigError, DataError, GenkitWarning, PluginError, RunError, UsageError
+from .data import DataRequest, ImageData, Notify, data_root, load_dataset
+from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plotting import plot_curves
@@ -162,8 +162,8 @@ class Run:
         config = parse(self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True)
         return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
 
-    def data(self, root: Path | None = None) -> ImageData:
-        """The dataset of the run, read again.
+    def data(self, root: Path | None = None, notify: Notify = lambda line: None) -> ImageData:
+        """The dataset of the run, read again; files that it passes over are said through ``notify``.
 
         Raises:
             DataError: it is not to be had, or is not the one that the run was trained on.
@@ -173,7 +173,9 @@ class Run:
         if dataset.distribution is None:
             raise UsageError(f"{self.path} was trained on {dataset.source}; only the program that has them can go on")
         name = f"{dataset.distribution}/{dataset.name}"
-        return self.recognise(load_dataset(self.registry, name, data_root(root or self.info.options.data_root)))
+        options = self.info.options
+        request = DataRequest(data_root(root or options.data_root), on_bad_image=options.on_bad_image)
+        return self.recognise(load_dataset(self.registry, name, request, notify))
 
     def recognise(self, data: ImageData) -> ImageData:
         """``data``, if it is what the run was trained on.
@@ -194,11 +196,14 @@ class Run:
         """Images ``(B, C, H, W)`` in [-1, 1] → their reconstructions, the same shape, on the CPU.
 
         Raises:
-            UsageError: the model has no encoder.
+            UsageError: the model has no encoder, or the images are of another kind than it was trained on.
         """
         trainer = self.trainer
         if not isinstance(trainer, Reconstructs):
             raise UsageError(f"{self.info.model.name} cannot reconstruct images: it has no encoder")
+        if images.shape[1:] != self.spec.shape or not images.is_floating_point():
+            kind = f"{images.dtype} {tuple(images.shape)}"
+            raise UsageError(f"images are {kind}, but must be float (B, {', '.join(map(str, self.spec.shape))})")
         training = trainer.training
         trainer.eval()
         try:
@@ -259,11 +264,19 @@ class Run:
         self._write_json("run.json", info.model_dump(mode="json"))
         self._loaded = None
 
-    def record(self, name: str, content: Mapping[str, Any]) -> None:
-        """Merge ``content`` into a JSON file of the run."""
+    def record(self, name: str, content: Mapping[str, Mapping[str, Any]]) -> None:
+        """Merge the sections of ``content`` into a JSON file of the run.
+
+        Raises:
+            RunError: what is there is damaged.
+        """
         path = self.path / name
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self._write_json(name, {**known, **content})
+        try:
+            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            merged = {section: {**known.get(section, {}), **values} for section, values in content.items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({type(error).__name__}); move it away") from None
+        self._write_json(name, {**known, **merged})
 
     def _read_rows(self, name: str) -> list[dict[str, float]]:
         path = self.path / name
@@ -297,12 +310,12 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
 
     Raises:
         UnknownNameError: no plugin provides it.
-        PluginError: its target is no Trainer.
+        ContractError: its target is no Trainer.
     """
     found = registry.find(Model, name)
     target = found.target()
     if not (isinstance(target, type) and issubclass(target, Trainer)):
-        raise PluginError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
+        raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
     return target
 
 

@@ -16,7 +16,9 @@ def reference() -> str:
     parts = ["# Every command and option\n\nGenerated from the program by `just docs`.\n"]
     for command_line in COMMAND_LINES:
         title = " ".join(["genkit", *command_line])
-        done = CliRunner().invoke(cli, [*command_line, "--help"], prog_name="genkit", terminal_width=100)
+        done = CliRunner(env={"GENKIT_PLUGINS": "none"}).invoke(
+            cli, [*command_line, "--help"], prog_name="genkit", terminal_width=100
+        )
         if done.exit_code:
             raise click.ClickException(f"{title} --help: {done.output}")
         parts.append(f"## `{title}`\n\n```\n{done.output}```\n")

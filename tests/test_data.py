@@ -11,10 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit.data import Batches, Order, Split, data_root, from_images, load_dataset, load_preferred
+from genkit.data import Batches, DataRequest, Order, Split, data_root, from_images, load_dataset, load_preferred
 from genkit.errors import ConfigError, DataError, DataUnavailableError
 from genkit.registry import discover
 from genkit_plugins import datasets
+
+
+def load(name: str, root: Path, notices: list[str] | None = None, **options: object) -> genkit.ImageData:
+    return load_dataset(discover(), name, DataRequest(root, **options), ([] if notices is None else notices).append)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -51,14 +55,14 @@ def test_batches_gather_and_scale() -> None:
 
 
 def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
-    data = load_dataset(discover(), "mnist", fake_mnist)
+    data = load("mnist", fake_mnist)
     assert data.spec == genkit.DataSpec(1, 28, 28, 10)
     assert (len(data.train), len(data.test)) == (12, 5)
     assert data.train.labels.tolist() == list(range(12))
 
 
 def test_real_mnist(mnist_root: Path) -> None:
-    data = load_dataset(discover(), "mnist", mnist_root)
+    data = load("mnist", mnist_root)
     assert (len(data.train), len(data.test)) == (60_000, 10_000)
     assert torch.bincount(data.train.labels).tolist()[:2] == [5923, 6742]
 
@@ -75,24 +79,24 @@ def test_damaged_idx_is_named(fake_mnist: Path, damage: str) -> None:
     }
     path.write_bytes(bad[damage])
     with pytest.raises(DataError, match="train-images-idx3-ubyte") as caught:
-        load_dataset(discover(), "mnist", fake_mnist)
+        load("mnist", fake_mnist)
     assert not isinstance(caught.value, DataUnavailableError)  # damaged data is no reason to train on something else
 
 
 def test_absent_data_without_network(tmp_path: Path, no_network: None) -> None:
     with pytest.raises(DataUnavailableError, match="Network is unreachable"):
-        load_dataset(discover(), "mnist", tmp_path)
+        load("mnist", tmp_path)
 
 
 def test_preferred_falls_through_and_says_so(tmp_path: Path, no_network: None) -> None:
     notices: list[str] = []
-    name, data = load_preferred(discover(), ("mnist", "digits"), tmp_path, notices.append)
+    name, data = load_preferred(discover(), ("mnist", "digits"), DataRequest(tmp_path), notices.append)
     assert name == "digits"
     assert (len(data.train), len(data.test)) == (1498, 299)
     assert "training on digits instead" in notices[0]
     assert data.spec == genkit.DataSpec(1, 28, 28, 10)
     with pytest.raises(ConfigError, match="--dataset"):
-        load_preferred(discover(), (), tmp_path, notices.append)
+        load_preferred(discover(), (), DataRequest(tmp_path), notices.append)
 
 
 def test_a_network_that_never_answers_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,7 +106,7 @@ def test_a_network_that_never_answers_is_noticed(monkeypatch: pytest.MonkeyPatch
     hung = threading.Event()
     monkeypatch.setattr(datasets, "_connect", lambda address: hung.wait(5))
     with pytest.raises(DataUnavailableError, match="no answer within"):
-        load_dataset(discover(), "mnist", tmp_path)
+        load("mnist", tmp_path)
     hung.set()
 
 
@@ -114,8 +118,8 @@ def test_download_unpacks(monkeypatch: pytest.MonkeyPatch, fake_mnist: Path, tmp
 
     monkeypatch.setattr(datasets, "_connect", lambda address: None)
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
-    fresh = load_dataset(discover(), "fashion-mnist", tmp_path / "elsewhere")
-    assert fresh.fingerprint() == load_dataset(discover(), "mnist", fake_mnist).fingerprint()
+    fresh = load("fashion-mnist", tmp_path / "elsewhere")
+    assert fresh.fingerprint() == load("mnist", fake_mnist).fingerprint()
 
 
 def test_cifar10_from_its_binary_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +135,7 @@ def test_cifar10_from_its_binary_archive(tmp_path: Path, monkeypatch: pytest.Mon
     for path in folder.iterdir():
         path.unlink()
     monkeypatch.setattr(datasets, "_download", lambda *arguments: None)
-    data = load_dataset(discover(), "cifar10", tmp_path)
+    data = load("cifar10", tmp_path)
     assert data.spec == genkit.DataSpec(3, 32, 32, 10)
     assert len(data.train) == 50_000
     assert data.train.images[0, 0].unique().tolist() == [9]
@@ -143,25 +147,24 @@ def test_folder_of_any_channels_not_square(tmp_path: Path, mode: str, channels: 
     for i in range(11):
         Image.new(mode, (7, 5), color=i if mode == "L" else (i,) * channels).save(tmp_path / f"{i:02}.png")
     (tmp_path / "notes.txt").write_text("not an image")
-    data = load_dataset(discover(), f"folder:{tmp_path}", tmp_path)
+    data = load(f"folder:{tmp_path}", tmp_path)
     assert data.spec == genkit.DataSpec(channels, 5, 7)
     assert (len(data.train), len(data.test)) == (10, 1)
     assert data.train.images[3].unique().tolist() == [3]
 
 
 def test_folder_problems_are_named(tmp_path: Path) -> None:
-    registry = discover()
     with pytest.raises(DataError, match="folder:PATH"):
-        load_dataset(registry, "folder", tmp_path)
+        load("folder", tmp_path)
     with pytest.raises(DataError, match="no images"):
-        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+        load(f"folder:{tmp_path}", tmp_path)
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     Image.new("L", (5, 4)).save(tmp_path / "b.png")
     with pytest.raises(DataError, match=r"a\.png is \(1, 4, 4\) and b\.png is \(1, 4, 5\)"):
-        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+        load(f"folder:{tmp_path}", tmp_path)
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"b\.png"):
-        load_dataset(registry, f"folder:{tmp_path}", tmp_path)
+        load(f"folder:{tmp_path}", tmp_path)
 
 
 def test_images_in_memory(images: Tensor) -> None:
@@ -191,5 +194,5 @@ def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pickle, "load", refuse)
     monkeypatch.setattr(pickle, "loads", refuse)
     monkeypatch.setattr(torch, "load", refuse)
-    load_dataset(discover(), "mnist", fake_mnist)
-    load_dataset(discover(), "digits", fake_mnist)
+    load("mnist", fake_mnist)
+    load("digits", fake_mnist)

@@ -72,7 +72,14 @@ def test_resume_in_a_new_process_is_exact(name: str, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    options = {"dataset": "digits", "callbacks": [], "device": "cpu", "batch_size": 8, "log_interval": 10, "threads": 1}
+    options = {
+        "dataset": "digits",
+        "progress": False,
+        "device": "cpu",
+        "batch_size": 8,
+        "log_interval": 10,
+        "threads": 1,
+    }
     whole = genkit.train(name, iterations=26, out=str(tmp_path / "whole"), **options)
     half = genkit.train(name, iterations=13, out=str(tmp_path / "half"), **options)
     subprocess.run([sys.executable, "-m", "genkit", "resume", str(half.path), "--iterations", "26"], check=True)

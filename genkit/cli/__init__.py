@@ -8,33 +8,42 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import GenkitError, GenkitWarning
+from ..errors import GenkitError, GenkitWarning, PluginError, UnknownNameError, nearest
+from ..registry import PluginCommand, discover_commands
 
 COMMANDS = {
     "train": "Train a model.",
     "resume": "Go on with a run.",
     "sample": "Draw images from a run.",
     "reconstruct": "Show held-out images above their reconstructions.",
+    "evaluate": "Measure a run's samples by metrics.",
     "plot": "Draw the curves of a run.",
-    "check": "Check a model against the contract.",
+    "check": "Check a model, dataset or metric against the contract.",
     "new-plugin": "Write a small plugin package to begin with.",
     "doctor": "Say what is installed, what is broken and why.",
     "models": "List the models.",
     "datasets": "List the datasets.",
+    "metrics": "List the metrics.",
+    "callbacks": "List the callbacks.",
     "plugins": "List the plugins.",
 }
 """Name and help of each command; its code is in the module of its name and is not imported to list it."""
 
 
-class _Lazy(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+_LISTINGS = ("models", "datasets", "metrics", "callbacks", "plugins")
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+
+class _Lazy(click.Group):
+    """genkit's own commands, and those of plugins; each is imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *(shown for shown, _ in _plugin_commands())]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name not in COMMANDS:
-            return None
+            return _load(name)
         attribute = name.replace("-", "_")
-        module = "listing" if name in ("models", "datasets", "plugins") else attribute
+        module = "listing" if name in _LISTINGS else attribute
         command = getattr(importlib.import_module(f".{module}", __name__), attribute)
         assert isinstance(command, click.Command)
         return command
@@ -42,6 +51,32 @@ class _Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        if theirs := _plugin_commands():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(
+                    [(shown, f"of {command.distribution} {command.version}") for shown, command in theirs]
+                )
+
+
+def _plugin_commands() -> list[tuple[str, PluginCommand]]:
+    """How each is called, and the command: by its bare name where that is free, else ``distribution/name``."""
+    found = discover_commands()
+    bare = [*COMMANDS, *(command.name for command in found)]
+    return [(c.name if bare.count(c.name) == 1 else f"{c.distribution}/{c.name}", c) for c in found]
+
+
+def _load(name: str) -> click.Command:
+    theirs = _plugin_commands()
+    for command in (c for shown, c in theirs if name in (shown, f"{c.distribution}/{c.name}")):
+        loaded = command.load()
+        if not isinstance(loaded, click.Command):
+            raise PluginError(f"command {name} of {command.distribution}: {command.target} is no click command")
+        return loaded
+    choices = [shown for shown, c in theirs if c.name == name]
+    if choices:
+        raise UnknownNameError(f"command {name!r} is provided more than once; say {' or '.join(choices)}")
+    hint = nearest(name, [*COMMANDS, *(shown for shown, _ in theirs)])
+    raise UnknownNameError(f"no command {name!r}{hint}; `genkit --help` lists all")
 
 
 @click.group(cls=_Lazy, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,4 +1,4 @@
-"""genkit models, datasets, plugins: what is installed. No torch here."""
+"""genkit models, datasets, metrics, callbacks, plugins: what is installed. No torch here."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..hookspecs import Dataset, Entry, Model
+from ..hookspecs import CallbackEntry, Dataset, Entry, Metric, Model
 from ..registry import discover
 
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
@@ -22,6 +22,18 @@ def models(as_json: bool) -> None:
 @as_json
 def datasets(as_json: bool) -> None:
     _show_entries(Dataset, as_json)
+
+
+@click.command(help="List the metrics, for genkit evaluate RUN --metrics NAME.")
+@as_json
+def metrics(as_json: bool) -> None:
+    _show_entries(Metric, as_json)
+
+
+@click.command(help="List the callbacks, for genkit train MODEL --callbacks NAME.")
+@as_json
+def callbacks(as_json: bool) -> None:
+    _show_entries(CallbackEntry, as_json)
 
 
 @click.command(help="List the plugins: name, distribution, version and where each is installed. None is imported.")

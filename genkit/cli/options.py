@@ -37,7 +37,8 @@ def _note(default: Any, metadata: list[Any]) -> str:
             bounds.append(f"below {rule.lt}")
     if default is not None and default is not PydanticUndefined and not isinstance(default, bool):
         shown = ",".join(str(part) for part in default) if isinstance(default, tuple) else str(default)
-        bounds.insert(0, f"default: {shown}")
+        if shown:
+            bounds.insert(0, f"default: {shown}")
     return f"  [{'; '.join(bounds)}]" if bounds else ""
 
 

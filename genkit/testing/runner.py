@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ..errors import UsageError, nearest
+from ..errors import UsageError, first_line, nearest
 from ..hookspecs import Model
 from ..interfaces import Trainer
-from ..registry import discover, first_line
+from ..registry import discover
 from ..run import find_trainer
 from .checks import CHECKS, Check, Skipped, Subject
 

@@ -1,6 +1,6 @@
 """The built-in plugin: what genkit brings along, registered like anybody's."""
 
-from genkit import Dataset, Model, hookimpl
+from genkit import Dataset, Metric, Model, hookimpl
 
 genkit_api_version = 1
 
@@ -33,4 +33,21 @@ def genkit_datasets() -> list[Dataset]:
             "genkit_plugins.datasets:digits",
         ),
         Dataset("folder", "your own images: folder:PATH", "genkit_plugins.datasets:folder"),
+    ]
+
+
+@hookimpl
+def genkit_metrics() -> list[Metric]:
+    return [
+        Metric(
+            "reconstruction-error",
+            "mean absolute and squared error of reconstructions, pixels in [0, 1]",
+            "genkit_plugins.metrics:reconstruction_error",
+            compares="reconstructions",
+        ),
+        Metric(
+            "diversity",
+            "how far samples lie apart, beside held-out images",
+            "genkit_plugins.metrics:diversity",
+        ),
     ]

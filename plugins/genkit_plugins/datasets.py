@@ -1,4 +1,4 @@
-"""The built-in datasets: each a function ``(root, argument) -> ImageData``. Nothing here reads a pickle."""
+"""The built-in datasets: each a function ``(request) -> ImageData``. Nothing here reads a pickle."""
 
 import gzip
 import hashlib
@@ -11,6 +11,7 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit import DataError, DataUnavailableError, ImageData, Split
+from genkit import DataError, DataRequest, DataUnavailableError, ImageData, Split
 
 ANSWER_SECONDS = 5.0
 """A network that has not answered by then counts as absent."""
@@ -30,27 +31,32 @@ IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-
 IDX_UBYTE = 0x08
 MAX_IMAGE_PIXELS = 4096 * 4096
 MAX_UNPACKED_BYTES = 2**28
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+PICTURES = {
+    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"},
+    **{".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"},
+}
+"""Suffix → the format that the file has to be in."""
 
 
-def mnist(root: Path, argument: str) -> ImageData:
+def mnist(request: DataRequest) -> ImageData:
     """MNIST (LeCun et al. 1998)."""
-    return _idx_dataset("mnist", "MNIST", root, argument)
+    return _idx_dataset("mnist", "MNIST", request)
 
 
-def fashion_mnist(root: Path, argument: str) -> ImageData:
+def fashion_mnist(request: DataRequest) -> ImageData:
     """Fashion-MNIST (Xiao et al. 2017)."""
-    return _idx_dataset("fashion-mnist", "FashionMNIST", root, argument)
+    return _idx_dataset("fashion-mnist", "FashionMNIST", request)
 
 
-def kmnist(root: Path, argument: str) -> ImageData:
+def kmnist(request: DataRequest) -> ImageData:
     """Kuzushiji-MNIST (Clanuwat et al. 2018)."""
-    return _idx_dataset("kmnist", "KMNIST", root, argument)
+    return _idx_dataset("kmnist", "KMNIST", request)
 
 
-def cifar10(root: Path, argument: str) -> ImageData:
+def cifar10(request: DataRequest) -> ImageData:
     """CIFAR-10 (Krizhevsky 2009), from its binary archive: the one for Python holds pickles."""
-    _no_argument("cifar10", argument)
+    _no_argument("cifar10", request.argument)
+    root = request.root
     folder = root / "cifar-10-batches-bin"
     names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
     if not all((folder / name).is_file() for name in names):
@@ -77,9 +83,9 @@ def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
     return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long()
 
 
-def digits(root: Path, argument: str) -> ImageData:
+def digits(request: DataRequest) -> ImageData:
     """The 8x8 digits that scikit-learn embeds (Alpaydin & Kaynak 1998), enlarged to 28x28; every sixth is held out."""
-    _no_argument("digits", argument)
+    _no_argument("digits", request.argument)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -96,51 +102,63 @@ def digits(root: Path, argument: str) -> ImageData:
     )
 
 
-def folder(root: Path, argument: str) -> ImageData:
+def folder(request: DataRequest) -> ImageData:
     """Any folder of images, all of one size, searched recursively; every tenth (by name) is held out.
 
     The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA.
     """
-    if not argument:
+    if not request.argument:
         raise DataError("dataset folder: say which by folder:PATH")
-    top = Path(argument).expanduser()
+    top = Path(request.argument).expanduser().resolve()
     if not top.is_dir():
-        raise DataError(f"folder:{argument}: there is no folder {top}")
+        raise DataError(f"folder:{request.argument}: there is no folder {request.argument}")
     paths = sorted(path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if not paths:
-        raise DataError(f"folder:{argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
-    images = _stack(paths)
+    pictures = _read(paths, request)
+    if not pictures:
+        raise DataError(f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
+    images = torch.stack(pictures)
     held_out = torch.arange(len(images)) % 10 == 9
-    return ImageData(Split(images[~held_out]), Split(images[held_out]), source=str(top.resolve()))
+    return ImageData(Split(images[~held_out]), Split(images[held_out]), source=str(top), argument=str(top))
 
 
-def _stack(paths: list[Path]) -> Tensor:
-    first = _picture(paths[0])
-    stacked = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
-    for number, path in enumerate(paths):
-        picture = _picture(path)
-        if picture.shape != first.shape:
-            sizes = " and ".join(f"{p.name} is {tuple(a.shape)}" for p, a in ((paths[0], first), (path, picture)))
-            raise DataError(
-                f"images in {path.parent} differ in (channels, height, width): {sizes}; make them all alike"
-            )
-        stacked[number] = picture
-    return stacked
+def _read(paths: list[Path], request: DataRequest) -> list[Tensor]:
+    """The files that can be used, each uint8 ``(C, H, W)``; the first good one says which shape that is."""
+    pictures: list[Tensor] = []
+    first: Path | None = None
+    for path in paths:
+        try:
+            picture = _picture(path)
+        except ValueError as error:
+            request.bad_image(path, str(error))
+            continue
+        if first and picture.shape != pictures[0].shape:
+            sizes = f"{first.name} is {tuple(pictures[0].shape)} and {path.name} is {tuple(picture.shape)}"
+            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
+            continue
+        first = first or path
+        pictures.append(picture)
+    return pictures
 
 
 def _picture(path: Path) -> Tensor:
-    """One file as uint8 ``(C, H, W)``."""
+    """One file as uint8 ``(C, H, W)``.
+
+    Raises:
+        ValueError: it cannot be used, and why.
+    """
+    kind = PICTURES[path.suffix.lower()]
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise DataError(f"{path}: {image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")
-            transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            mode = "RGBA" if transparent else "L" if image.mode in ("1", "L", "I", "I;16", "F") else "RGB"
-            if image.mode in ("I", "I;16", "F"):
-                raise DataError(f"{path}: {image.mode} pixels of more than 8 bits; save it with 8")
-            array = np.array(image.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: not an image that can be read ({error})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_IMAGE_PIXELS is the stricter limit
+            with Image.open(path, formats=[kind]) as image:
+                if image.width * image.height > MAX_IMAGE_PIXELS:
+                    raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")
+                if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+                    raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
+                transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+                array = np.array(image.convert("RGBA" if transparent else "L" if image.mode in ("1", "L") else "RGB"))
+    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a {kind} image that can be read ({error})") from None
     return torch.from_numpy(array[..., None] if array.ndim == 2 else array).permute(2, 0, 1).contiguous()
 
 
@@ -149,10 +167,10 @@ def _no_argument(name: str, argument: str) -> None:
         raise DataError(f"dataset {name} takes no argument, but was given {argument!r}")
 
 
-def _idx_dataset(name: str, torchvision_name: str, root: Path, argument: str) -> ImageData:
+def _idx_dataset(name: str, torchvision_name: str, request: DataRequest) -> ImageData:
     """A dataset of four IDX files in torchvision's layout, downloaded where they are absent."""
-    _no_argument(name, argument)
-    raw = root / torchvision_name / "raw"
+    _no_argument(name, request.argument)
+    raw = request.root / torchvision_name / "raw"
     for file in IDX_FILES:
         if not (raw / file).is_file():
             addresses, md5 = _torchvision_source(torchvision_name, f"{file}.gz")

@@ -289,4 +289,4 @@ def _entry_points(group: str) -> list[Any]:
     for point in importlib.metadata.entry_points(group=group):
         if point.dist is not None:
             points.setdefault((point.dist.name.lower().replace("_", "-"), point.name), point)
-    return list(points.values())
+    return [points[key] for key in sorted(points)]

@@ -1,5 +1,7 @@
 """A new plugin package: the smallest one that installs, trains and passes the contract."""
 
+import importlib.util
+import keyword
 import re
 from pathlib import Path
 
@@ -18,14 +20,16 @@ def write_plugin(name: str, folder: Path, version: str) -> list[Path]:
         version: of the genkit-torch that it is written for, ``MAJOR.MINOR.PATCH``.
 
     Raises:
-        UsageError: the name is no such name, or the folder is not empty.
+        UsageError: the name is no such name or taken, or the folder is not empty.
     """
     if not _NAME.fullmatch(name) or len(name) > 50:
         raise UsageError(f"{name!r}: a plugin's name is lower-case words joined by hyphens, such as my-gan")
+    package = name.replace("-", "_")
+    if keyword.iskeyword(package) or importlib.util.find_spec(package) is not None:
+        raise UsageError(f"{name}: a Python package {package} exists already; choose another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: choose another folder")
     major, minor = (int(part) for part in version.split(".")[:2])
-    package = name.replace("-", "_")
     words = {
         "NAME": name,
         "PACKAGE": package,

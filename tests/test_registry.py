@@ -96,3 +96,58 @@ def test_a_target_that_does_not_exist_is_one_line(install) -> None:
     install("dangling", GOOD.format(model="dangling", module="dangling"))
     with pytest.raises(PluginError, match="dangling/dangling: cannot load dangling:nothing"):
         discover().find(Model, "dangling").target()
+
+
+def test_a_typo_in_the_allow_list_is_said(install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("third-party-3", GOOD.format(model="extra", module="third_party_3"))
+    monkeypatch.setenv("GENKIT_PLUGINS", "thrid-party-3")
+    with pytest.warns(PluginWarning, match="no plugin is called 'thrid-party-3'; did you mean 'third-party-3'"):
+        assert [plugin.builtin for plugin in discover().plugins] == [True]
+
+
+def test_aliases_and_former_names_find_an_entry(install) -> None:
+    install(
+        "renamed",
+        GOOD.format(model="new", module="renamed").replace(
+            '"renamed:nothing")', '"renamed:nothing", aliases=("short",), deprecated_names=("old",))'
+        ),
+    )
+    assert discover().find(Model, "short").entry.name == "new"
+    with pytest.warns(PluginWarning, match="old is now called new"):
+        assert discover().find(Model, "renamed/old").entry.name == "new"
+
+
+def test_a_distribution_that_is_found_twice_counts_once(install, tmp_path: Path, monkeypatch) -> None:
+    """As when it is installed and, from its source, installed as editable."""
+    install("twice-there", GOOD.format(model="twice", module="twice_there"))
+    other = tmp_path / "editable" / "Twice_There-1.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: Twice_There\nVersion: 1.1\n")
+    (other / "entry_points.txt").write_text("[genkit]\ntwice-there = twice_there\n")
+    monkeypatch.syspath_prepend(str(other.parent))
+    assert sum(plugin.name == "twice-there" for plugin in discover().plugins) == 1
+    assert discover().find(Model, "twice").entry.name == "twice"
+
+
+def test_a_qualified_name_imports_its_own_distribution_only(install) -> None:
+    install("wanted", GOOD.format(model="same", module="wanted"))
+    module = install("unwanted", "raise RuntimeError('imported')")
+    assert discover().find(Model, "wanted/same").entry.name == "same"
+    assert module not in sys.modules
+
+
+def test_one_name_twice_in_one_plugin_is_refused(install) -> None:
+    install("stutters", GOOD.format(model="same", module="stutters").replace("return [", "return 2 * ["))
+    with pytest.warns(PluginWarning, match="gives the name 'same' twice"):
+        discover().all(Model)
+
+
+def test_nothing_of_a_plugin_that_fails_stays_imported(install, tmp_path: Path) -> None:
+    install("half-way", "import half_way.part\nraise RuntimeError('no')")
+    package = tmp_path / "site" / "half_way"
+    package.mkdir()
+    (tmp_path / "site" / "half_way.py").rename(package / "__init__.py")
+    (package / "part.py").write_text("")
+    with pytest.warns(PluginWarning, match="RuntimeError: no"):
+        discover().all(Model)
+    assert not [name for name in sys.modules if name.startswith("half_way")]

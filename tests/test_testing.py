@@ -1,6 +1,9 @@
 """Every check of the contract is failed by a model that is wrong in just that way, and passed by what is right."""
 
+import pickle
 import random
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genkit
-from genkit.hookspecs import Model
+from genkit.data import DataRequest, ImageData, Split
+from genkit.hookspecs import Dataset, Metric, Model
 from genkit.registry import Plugin, Registered
-from genkit.testing import CHECKS, check_model, iter_checks, parametrize_with_checks, record
-from genkit.testing.runner import Subject, run_check
+from genkit.testing import (
+    CHECKS,
+    check_dataset,
+    check_metric,
+    check_model,
+    iter_checks,
+    parametrize_with_checks,
+    record,
+)
+from genkit.testing.runner import run_check, subject_of
+from genkit.testing.subject import ModelSubject
 
 
 class Generator(genkit.Generator):
@@ -100,7 +113,11 @@ def wrong(*fails: str):
     return register
 
 
-@wrong("name_and_options_are_described", "every_option_changes_something")
+@wrong(
+    "name_and_options_are_described",
+    "every_option_changes_something",
+    "run_folder_is_plain_and_loads_without_unpickling",  # genkit.train refuses it
+)
 class ShadowsACoreOption(Right):
     class Config(Right.Config):
         seed: int = genkit.Field(0, description="shadows the core's")
@@ -181,7 +198,7 @@ class SamplingCounts(Right):
             return super().prior(n, rng)
 
 
-@wrong("metrics_are_named_finite_scalars")
+@wrong("metrics_are_named_finite_scalars", "run_folder_is_plain_and_loads_without_unpickling")
 class LogFormatOfOtherMetrics(Right):
     log_format = "{loss}"
 
@@ -189,6 +206,7 @@ class LogFormatOfOtherMetrics(Right):
 @wrong(
     "metrics_are_named_finite_scalars",
     *("checkpoint_round_trip_is_exact", "resumed_equals_uninterrupted", "step_is_capturable"),  # the engine refuses
+    "run_folder_is_plain_and_loads_without_unpickling",
     *("every_option_changes_something", "every_parameter_learns", "sampling_disturbs_nothing"),
     "discriminators_give_one_logit_an_image",
 )
@@ -331,7 +349,15 @@ class EvaluationCounts(Right):
         return super().evaluate(batch, rng)
 
 
+@wrong("run_folder_is_plain_and_loads_without_unpickling")
+class UnpicklesWhenBuilt(Right):
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        pickle.loads(pickle.dumps(config.learning_rate))  # noqa: S301 (what the check is for)
+
+
 @wrong(
+    "run_folder_is_plain_and_loads_without_unpickling",
     "checkpoint_round_trip_is_exact",
     "resumed_equals_uninterrupted",
     "sampling_disturbs_nothing",
@@ -352,7 +378,10 @@ def outcomes(trainer: type[genkit.Trainer]) -> dict[str, str]:
 def test_the_right_model_passes_everything() -> None:
     results = {result.check: result for result in check_model(Right)}
     assert {name: r.reason for name, r in results.items() if r.outcome == "failed"} == {}
-    assert [name for name, r in results.items() if r.outcome == "skipped"] == ["plugin_module_imports_no_torch"]
+    assert [name for name, r in results.items() if r.outcome == "skipped"] == [
+        "plugin_module_imports_no_torch",
+        "resumed_in_a_new_process",
+    ]
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -365,16 +394,19 @@ def test_a_wrong_model_fails_just_its_checks(name: str) -> None:
 
 def test_every_check_is_failed_by_some_model() -> None:
     proved = set().union(*(fails for _, fails in WRONG.values()))
-    assert CHECKS.keys() - proved == {"plugin_module_imports_no_torch"}  # proved below
+    of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # proved below
+    assert CHECKS[Model].keys() - proved == of_plugins
 
 
 def test_a_plugin_module_that_loads_torch_is_caught(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "heavy_plugin.py").write_text("import torch\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     plugin = Plugin("heavy", "heavy_plugin", "heavy", "1", str(tmp_path))
-    subject = Subject("heavy", Right, Registered(Model("heavy", "x", "heavy_plugin:x"), plugin))
+    subject = ModelSubject(
+        name="heavy", trainer=Right, registered=Registered(Model("heavy", "x", "heavy_plugin:x"), plugin)
+    )
     name = "plugin_module_imports_no_torch"
-    assert "loads torch" in run_check(name, CHECKS[name], subject).reason
+    assert "loads torch" in run_check(name, CHECKS[Model][name], subject).reason
 
 
 @parametrize_with_checks(Right)
@@ -387,7 +419,7 @@ def test_iter_checks_raises_what_to_mend() -> None:
     with pytest.raises(AssertionError, match=r"\(1, 1\), not \(1,\)"):
         checks["discriminators_give_one_logit_an_image"]()
     with pytest.raises(genkit.UsageError, match="did you mean"):
-        parametrize_with_checks(Right, {"step_is_capturabel": "typo"})
+        parametrize_with_checks(Right, expected_failures={"step_is_capturabel": "typo"})
 
 
 def test_a_replay_is_a_step() -> None:
@@ -402,3 +434,177 @@ def test_a_replay_is_a_step() -> None:
     assert torch.equal(again, weight.sum())
     expected = torch.ones(3) + sum(rng.normal(3) for rng in [genkit.Rng(0, "x")] for _ in range(2))
     assert torch.allclose(weight, expected)
+
+
+COUNTS_IN_ITS_MODULE = """
+from genkit import Model, hookimpl
+
+@hookimpl
+def genkit_models():
+    return [Model("forgetful", "counts in a global", "forgetful_model:Forgetful")]
+"""
+FORGETFUL = """
+import torch
+from tests.test_testing import Right
+
+steps = torch.zeros(())
+
+class Forgetful(Right):
+    def step(self, batch, rng):
+        steps.add_(1)
+        metrics = super().step(batch, rng)
+        return {**metrics, "steps": steps.clone() if self.iteration >= 4 else torch.zeros(())}
+"""
+
+
+def test_what_only_a_new_process_forgets_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "forgetful.py").write_text(COUNTS_IN_ITS_MODULE)
+    (tmp_path / "forgetful_model.py").write_text(FORGETFUL)
+    info = tmp_path / "forgetful-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: forgetful\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[genkit]\nforgetful = forgetful\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent.parent}")
+    name = "resumed_in_a_new_process"
+    subject = subject_of("forgetful")
+    assert "metrics.jsonl differs" in run_check(name, CHECKS[Model][name], subject).reason
+    (tmp_path / "forgetful_model.py").write_text("from tests.test_testing import Right as Forgetful\n")
+    del sys.modules["forgetful_model"]
+    result = run_check(name, CHECKS[Model][name], subject_of("forgetful"))
+    assert result.outcome == "passed", result.reason
+
+
+def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:
+    """A dataset that is right, or wrong in what ``changes`` says."""
+    images = torch.arange(2 * count, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 5).clone()
+    labels = torch.arange(2 * count) % 3
+    parts = {
+        "train": Split(images[:count], labels[:count]),
+        "test": Split(images[count:], labels[count:]),
+        "source": "made in the test",
+        "classes": 3,
+    }
+    return ImageData(**{**parts, **changes})
+
+
+def gives_a_list(request: DataRequest) -> list[int]:
+    return [1, 2, 3]
+
+
+def label_out_of_range(request: DataRequest) -> ImageData:
+    return bars(request, classes=2)
+
+
+def splits_of_two_shapes(request: DataRequest) -> ImageData:
+    return bars(request, test=Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)))
+
+
+def another_order_each_time(request: DataRequest) -> ImageData:
+    data = bars(request)
+    shuffle = torch.randperm(len(data.train))
+    return ImageData(Split(data.train.images[shuffle], data.train.labels[shuffle]), data.test, data.source, 3)
+
+
+def held_out_is_trained_on(request: DataRequest) -> ImageData:
+    return bars(request, test=bars(request).train)
+
+
+def unpickles(request: DataRequest) -> ImageData:
+    pickle.loads(pickle.dumps(1))  # noqa: S301 (what the check is for)
+    return bars(request)
+
+
+def absent_is_a_bare_error(request: DataRequest) -> ImageData:
+    if not any(request.root.iterdir()):
+        raise genkit.DataError("nothing there")
+    return bars(request)
+
+
+WRONG_DATASETS = {
+    gives_a_list: {"dataset_gives_images", "loading_twice_gives_the_same", "held_out_images_are_held_out"},
+    label_out_of_range: {"dataset_gives_images"},
+    splits_of_two_shapes: {"dataset_gives_images"},
+    another_order_each_time: {"loading_twice_gives_the_same"},
+    held_out_is_trained_on: {"held_out_images_are_held_out"},
+    unpickles: {"loading_unpickles_nothing"},
+    absent_is_a_bare_error: {"absent_images_are_said_to_be_unavailable"},
+}
+
+
+@pytest.mark.parametrize("dataset", [bars, *WRONG_DATASETS], ids=lambda load: load.__name__)
+def test_a_wrong_dataset_fails_just_its_checks(dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "something").touch()
+    monkeypatch.setenv("GENKIT_DATA", str(tmp_path / "data"))
+    failed = {result.check: result.reason for result in check_dataset(dataset) if result.outcome == "failed"}
+    assert failed.keys() == WRONG_DATASETS.get(dataset, set()), failed
+
+
+def distance(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    """A metric that is right."""
+    return {"distance": (images.mean(0) - reference.mean(0)).abs().mean()}
+
+
+def gives_a_number(images: Tensor, reference: Tensor) -> float:
+    return float(images.mean())
+
+
+def gives_a_vector(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"mean": images.flatten(1).mean(1)}
+
+
+def gives_infinity(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"odds": images.mean() / images[:0].sum()}
+
+
+def centres_in_place(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"spread": images.sub_(images.mean(0)).std()}
+
+
+def draws_a_sample(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"distance": (images - reference.mean(0)).abs().mean() + torch.rand(())}
+
+
+def looks_at_the_first(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"distance": (images[0] - reference.mean(0)).abs().mean()}
+
+
+def looks_at_nothing(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"count": torch.tensor(float(len(images)))}
+
+
+def square_only(images: Tensor, reference: Tensor) -> genkit.Metrics:
+    return {"distance": (images.transpose(2, 3).mean(0) - reference.mean(0)).abs().mean()}
+
+
+WRONG_METRICS = {
+    gives_a_number: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
+    gives_a_vector: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
+    gives_infinity: {"figures_are_named_finite_scalars", "order_does_not_matter", "metric_tells_images_apart"},
+    centres_in_place: {"metric_is_a_pure_function"},
+    draws_a_sample: {"metric_is_a_pure_function", "order_does_not_matter"},
+    looks_at_the_first: {"order_does_not_matter"},
+    looks_at_nothing: {"metric_tells_images_apart"},
+    square_only: {"any_number_of_channels_and_shape"},
+}
+
+
+@pytest.mark.parametrize("metric", [distance, *WRONG_METRICS], ids=lambda measure: measure.__name__)
+def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
+    failed = {result.check: result.reason for result in check_metric(metric) if result.outcome == "failed"}
+    assert failed.keys() == WRONG_METRICS.get(metric, set()), failed
+
+
+def test_every_check_of_datasets_and_metrics_is_failed_by_some() -> None:
+    of_plugins = {"plugin_module_imports_no_torch"}  # proved above
+    assert set().union(*WRONG_DATASETS.values()) == CHECKS[Dataset].keys() - of_plugins
+    assert set().union(*WRONG_METRICS.values()) == CHECKS[Metric].keys() - of_plugins
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("digits", Dataset), ("reconstruction-error", Metric), ("diversity", Metric)]
+)
+def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
+    check = check_dataset if kind is Dataset else check_metric
+    assert {result.outcome for result in check(name)} == {"passed"}

@@ -57,7 +57,15 @@ def test_a_wheel_trains_samples_resumes_and_passes_the_checks(model: str, fresh:
 def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(capsys: pytest.CaptureFixture[str]) -> None:
     Path("used").mkdir()
     Path("used/file").touch()
-    for arguments, says in ((["My GAN"], "lower-case words"), (["my-gan", "used"], "is not empty")):
+    refused = {
+        "My GAN": "lower-case words",
+        "vae": "one of genkit's own models",
+        "torch": "a Python package torch exists already",
+        "class": "exists already",
+        "my-gan used": "is not empty",
+    }
+    for name, says in refused.items():
+        arguments = [name] if name == "My GAN" else name.split()
         with pytest.raises(SystemExit) as caught:
             main(["new-plugin", *arguments])
         assert caught.value.code == 2

@@ -1,4 +1,4 @@
-"""genkit check MODEL."""
+"""genkit check NAME."""
 
 import json
 import sys
@@ -7,27 +7,34 @@ from dataclasses import asdict
 
 import click
 
+from ..hookspecs import Dataset, Entry, Metric, Model
+
+KINDS: dict[str, type[Entry]] = {kind.noun: kind for kind in (Model, Dataset, Metric)}
+
 
 @click.command()
-@click.argument("model")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(list(KINDS)), default="model", show_default=True, help="What NAME is.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-def check(model: str, as_json: bool) -> None:
-    """Check MODEL against the contract between genkit and a model. Exit code 1 if a check fails."""
-    from ..testing import CHECKS, Result
-    from ..testing.runner import run_check, subject_of
+def check(name: str, kind: str, as_json: bool) -> None:
+    """Check NAME against the contract between genkit and its plugins. Exit code 1 if a check fails.
 
-    subject = subject_of(model)
+    A dataset that takes an argument is given it: genkit check --kind dataset folder:PATH.
+    """
+    from ..testing import CHECKS, Result
+    from ..testing.runner import run_checks, subject_of
+
     start = time.perf_counter()
     results: list[Result] = []
-    width = max(map(len, CHECKS))
-    for name, function in CHECKS.items():
-        results.append(run_check(name, function, subject))
+    width = max(map(len, CHECKS[KINDS[kind]]))
+    for result in run_checks(subject_of(name, KINDS[kind]), KINDS[kind]):
+        results.append(result)
         if not as_json:
-            click.echo(f"{name:{width}}  {results[-1].outcome}  {results[-1].reason}".rstrip())
+            click.echo(f"{result.check:{width}}  {result.outcome}  {result.reason}".rstrip())
     counts = {outcome: sum(r.outcome == outcome for r in results) for outcome in ("passed", "failed", "skipped")}
     if as_json:
-        click.echo(json.dumps({"model": model, **counts, "checks": [asdict(r) for r in results]}, indent=2))
+        click.echo(json.dumps({kind: name, **counts, "checks": [asdict(r) for r in results]}, indent=2))
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        click.echo(f"{model}: {summary} in {time.perf_counter() - start:.1f} s")
+        click.echo(f"{name}: {summary} in {time.perf_counter() - start:.1f} s")
     sys.exit(1 if counts["failed"] else 0)

@@ -15,8 +15,14 @@ def new_plugin(name: str, folder: Path | None) -> None:
 
     It installs, trains and passes the checks as it is.
     """
+    from ..errors import UsageError
+    from ..hookspecs import Model
+    from ..registry import discover
     from ..scaffold import write_plugin
 
+    for registered in discover().own(Model):
+        if registered.answers_to(name):
+            raise UsageError(f"{name} is the name of one of genkit's own models; choose another")
     target = folder or Path(name)
     for path in write_plugin(name, target, __version__):
         click.echo(path)

@@ -1,4 +1,4 @@
-"""The contract as checks that any plugin can run: ``genkit check MODEL``, or three lines of pytest::
+"""The contract as checks that any plugin can run: ``genkit check NAME``, or three lines of pytest::
 
 from genkit.testing import parametrize_with_checks
 
@@ -7,9 +7,9 @@ def test_contract(check):
     check()
 """
 
-from .checks import CHECKS, Check, Subject
 from .replay import Recording, record
-from .runner import Result, check_model, iter_checks, parametrize_with_checks
+from .runner import Result, check_dataset, check_metric, check_model, iter_checks, parametrize_with_checks
+from .subject import CHECKS, Check, Subject
 
 __all__ = [
     "CHECKS",
@@ -17,6 +17,8 @@ __all__ = [
     "Recording",
     "Result",
     "Subject",
+    "check_dataset",
+    "check_metric",
     "check_model",
     "iter_checks",
     "parametrize_with_checks",

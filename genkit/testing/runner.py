@@ -1,18 +1,22 @@
-"""Running the checks: one by one, over a model, or as a pytest parametrisation."""
+"""Running the checks: one by one, over a model, dataset or metric, or as a pytest parametrisation."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from ..data import DataRequest, data_root
 from ..errors import UsageError, first_line, nearest
-from ..hookspecs import Model
+from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Trainer
 from ..registry import discover
 from ..run import find_trainer
-from .checks import CHECKS, Check, Skipped, Subject
+from . import checks as checks  # registers them
+from .subject import CHECKS, Check, DatasetSubject, MetricSubject, ModelSubject, Skipped, Subject
+
+Checkable = str | type[Trainer] | Callable[..., Any]
+"""The name of something registered; or a Trainer class, a dataset's or a metric's function."""
 
 
 @dataclass(frozen=True)
@@ -22,32 +26,60 @@ class Result:
     check: str
     outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
-    """What to mend, or which capability the model lacks; one line."""
+    """What to mend, or which capability the subject lacks; one line."""
 
 
-def subject_of(model: str | type[Trainer]) -> Subject:
-    """A registered model by name, or a Trainer class.
+def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
+    """What is to be checked, as the checks take it.
 
     Raises:
-        UnknownNameError: no plugin provides the model.
+        UnknownNameError: no plugin provides it.
+        UsageError: ``kind`` has no checks, or ``what`` is no Trainer class where a model is asked for.
     """
-    if not isinstance(model, str):
-        return Subject(model.__name__, model)
-    registry = discover()
-    return Subject(model, find_trainer(registry, model), registry.find(Model, model))
+    if kind not in CHECKS:
+        raise UsageError(f"there are no checks of a {kind.noun}")
+    registered, target, argument, name = None, what, "", getattr(what, "__name__", str(what))
+    if isinstance(what, str):
+        bare, _, argument = what.partition(":")
+        registered, name = discover().find(kind, bare), what
+        target = find_trainer(discover(), bare) if kind is Model else registered.target()
+    if kind is Dataset:
+        request = DataRequest(data_root(None), argument)
+        return DatasetSubject(name=name, registered=registered, load=target, request=request)  # type: ignore[arg-type]
+    if kind is Metric:
+        compares = registered.entry.compares if registered is not None else "samples"  # type: ignore[attr-defined]
+        return MetricSubject(name=name, registered=registered, measure=target, compares=compares)  # type: ignore[arg-type]
+    if not (isinstance(target, type) and issubclass(target, Trainer)):
+        raise UsageError(f"{name} is no genkit.Trainer class")
+    return ModelSubject(name=name, registered=registered, trainer=target)
 
 
-def iter_checks(model: str | type[Trainer]) -> Iterator[tuple[str, Callable[[], None]]]:
+def iter_checks(what: Checkable, kind: type[Entry] = Model) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and call of each check; the call raises AssertionError with what to mend."""
-    subject = subject_of(model)
-    for name, check in CHECKS.items():
+    subject = subject_of(what, kind)
+    for name, check in CHECKS[kind].items():
         yield name, partial(check, subject)
 
 
 def check_model(model: str | type[Trainer]) -> list[Result]:
     """Run every check on a model; nothing is raised, the results say it all."""
-    subject = subject_of(model)
-    return [run_check(name, check, subject) for name, check in CHECKS.items()]
+    return list(run_checks(subject_of(model), Model))
+
+
+def check_dataset(dataset: str | Callable[..., Any]) -> list[Result]:
+    """Run every check on a dataset: a name, ``name:argument``, or the function that loads it."""
+    return list(run_checks(subject_of(dataset, Dataset), Dataset))
+
+
+def check_metric(metric: str | Callable[..., Any]) -> list[Result]:
+    """Run every check on a metric: a name, or the function that measures samples."""
+    return list(run_checks(subject_of(metric, Metric), Metric))
+
+
+def run_checks(subject: Subject, kind: type[Entry]) -> Iterator[Result]:
+    """The checks of a kind, one after the other."""
+    for name, check in CHECKS[kind].items():
+        yield run_check(name, check, subject)
 
 
 def run_check(name: str, check: Check, subject: Subject) -> Result:
@@ -60,17 +92,20 @@ def run_check(name: str, check: Check, subject: Subject) -> Result:
         return Result(name, "skipped", str(reason))
     except AssertionError as error:
         return Result(name, "failed", " ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001 (a model may raise anything: that is a failed check, with its reason)
+    except Exception as error:  # noqa: BLE001 (a plugin may raise anything: that is a failed check, with its reason)
         return Result(name, "failed", first_line(error))
     return Result(name, "passed")
 
 
-def parametrize_with_checks(model: str | type[Trainer], expected_failures: Mapping[str, str] | None = None) -> Any:
+def parametrize_with_checks(
+    what: Checkable, kind: type[Entry] = Model, *, expected_failures: Mapping[str, str] | None = None
+) -> Any:
     """A pytest decorator: the test is called once for each check, with the argument ``check`` to be called.
 
     Args:
-        model: a registered model by name, or a Trainer class.
-        expected_failures: name of a check → the reason why this model fails it; strict: passing is then a failure.
+        what: something registered, by name; or a Trainer class, or a dataset's or metric's function.
+        kind: :class:`genkit.Model`, :class:`genkit.Dataset` or :class:`genkit.Metric`.
+        expected_failures: name of a check → the reason why it fails; strict: passing is then a failure.
 
     Raises:
         UsageError: an expected failure that is no check.
@@ -78,11 +113,11 @@ def parametrize_with_checks(model: str | type[Trainer], expected_failures: Mappi
     import pytest
 
     expected = dict(expected_failures or {})
-    for name in expected.keys() - CHECKS.keys():
-        raise UsageError(f"no check is called {name!r}{nearest(name, CHECKS)}")
+    for name in expected.keys() - CHECKS[kind].keys():
+        raise UsageError(f"no check is called {name!r}{nearest(name, CHECKS[kind])}")
 
     def call(name: str) -> None:
-        result = run_check(name, CHECKS[name], subject_of(model))
+        result = run_check(name, CHECKS[kind][name], subject_of(what, kind))
         if result.outcome == "skipped":
             pytest.skip(result.reason)
         assert result.outcome == "passed", result.reason
@@ -93,11 +128,6 @@ def parametrize_with_checks(model: str | type[Trainer], expected_failures: Mappi
             id=name,
             marks=[pytest.mark.xfail(reason=expected[name], strict=True)] if name in expected else [],
         )
-        for name in CHECKS
+        for name in CHECKS[kind]
     ]
     return pytest.mark.parametrize("check", parameters)
-
-
-def describe_check(name: str) -> str:
-    """The first line of a check's docstring: what it is for."""
-    return (inspect.getdoc(CHECKS[name]) or "").splitlines()[0]

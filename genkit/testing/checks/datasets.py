@@ -1,0 +1,90 @@
+"""Checks of datasets."""
+
+import socket
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from ...data import DataRequest, ImageData
+from ...errors import DataUnavailableError, GenkitError, first_line
+from ..subject import (
+    DatasetSubject,
+    Skipped,
+    dataset_check,
+    no_unpickling,
+    untouched_global_randomness,
+)
+
+
+def _images(subject: DatasetSubject) -> ImageData:
+    try:
+        return subject.load(subject.request)
+    except DataUnavailableError as error:
+        raise Skipped(f"the images are not to be had here: {error}") from None
+
+
+@dataset_check
+def dataset_gives_images(subject: DatasetSubject) -> None:
+    """genkit.ImageData; both splits of one shape; labels from 0 to classes - 1."""
+    data = _images(subject)
+    assert isinstance(data, ImageData), f"it gives {type(data).__name__}, not genkit.ImageData"
+    assert data.source.strip(), "it does not say where the images came from"
+    shapes = {split.images.shape[1:] for split in (data.train, data.test)}
+    assert len(shapes) == 1 or not len(data.test), f"the splits differ in (C, H, W): {sorted(map(tuple, shapes))}"
+    for split in (data.train, data.test):
+        if not len(split):
+            continue
+        labelled = split.labels is not None
+        assert labelled == (data.classes is not None), "there are labels without classes, or classes without labels"
+        if split.labels is not None and data.classes is not None:
+            low, high = int(split.labels.min()), int(split.labels.max())
+            assert low >= 0, f"a label is {low}"
+            assert high < data.classes, f"a label is {high}, and classes is {data.classes}"
+
+
+@dataset_check
+def loading_twice_gives_the_same(subject: DatasetSubject) -> None:
+    """In the same order: which images step t sees must not depend on the day. No global random stream moves."""
+    first = _images(subject)
+    with untouched_global_randomness("loading"):
+        second = _images(subject)
+    assert first.fingerprint() == second.fingerprint(), "loading twice gives other training images, or another order"
+    assert first.test.images.equal(second.test.images), "loading twice gives other held-out images, or another order"
+
+
+@dataset_check
+def held_out_images_are_held_out(subject: DatasetSubject) -> None:
+    """A figure on images that were trained on means nothing."""
+    data = _images(subject)
+    if not len(data.test):
+        raise Skipped("it holds out no images")
+    seen = {image.tobytes() for image in data.train.images.numpy()}
+    common = sum(image.tobytes() in seen for image in data.test.images.numpy())
+    assert common < 0.5 * len(data.test), f"{common} of {len(data.test)} held-out images are training images too"
+
+
+@dataset_check
+def loading_unpickles_nothing(subject: DatasetSubject) -> None:
+    """A file of images may come from a stranger."""
+    with no_unpickling():
+        _images(subject)
+
+
+@dataset_check
+def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
+    """With an empty data root and no network: the images all the same, or genkit.DataUnavailableError."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(socket, "create_connection", refuse),
+        mock.patch.object(socket.socket, "connect", refuse),
+    ):
+        try:
+            subject.load(DataRequest(Path(folder), subject.request.argument))
+        except DataUnavailableError:
+            return
+        except (GenkitError, OSError) as error:
+            raise AssertionError(f"absent images are {first_line(error)}, not DataUnavailableError") from None

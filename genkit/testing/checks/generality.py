@@ -1,0 +1,76 @@
+"""Checks that a model is bound to no batch size, image shape, device or dtype."""
+
+import copy
+
+import torch
+
+from ...errors import GenkitError
+from ...interfaces import Batch, Discriminator, Encoder
+from ...rng import Rng
+from ..subject import SHAPE, ModelSubject, Skipped, model_check
+
+
+@model_check
+def batch_sizes_one_two_and_odd(subject: ModelSubject) -> None:
+    """The last batch of a data set may have any size."""
+    for size in (1, 2, 7):
+        trainer = subject.make()
+        metrics = trainer.step(subject.batch(trainer, size), Rng(0, "check"))
+        assert all(bool(torch.isfinite(value)) for value in metrics.values()), f"batch size {size} gives NaN"
+
+
+@model_check
+def any_image_shape(subject: ModelSubject) -> None:
+    """Not square, three channels; or a GenkitError that says which shapes are possible."""
+    for shape in ((1, 28, 36), (3, 28, 28), (3, 32, 32)):
+        try:
+            trainer = subject.make(shape)
+        except GenkitError:
+            continue
+        trainer.step(subject.batch(trainer, 4), Rng(0, "check"))
+        images = trainer.generator.sample(2, Rng(0, "check"))
+        assert images.shape == (2, *shape), f"images of {shape} are sampled as {tuple(images.shape)}"
+
+
+@model_check
+def no_hard_coded_device(subject: ModelSubject) -> None:
+    """Generator and discriminator run on the meta device, where a tensor made on the CPU is an error; on CUDA, all."""
+    trainer = subject.make()
+    z = trainer.generator.prior(2, Rng(0, "check"))
+    meta = copy.deepcopy(trainer.generator).to("meta")
+    assert meta(torch.empty_like(z, device="meta")).device.type == "meta", "the generator leaves the device"
+    for network in (m for m in trainer.children() if isinstance(m, Discriminator | Encoder)):
+        copy.deepcopy(network).to("meta")(torch.empty(2, *SHAPE, device="meta"))
+    if torch.cuda.is_available():
+        trainer = subject.make(device="cuda")
+        subject.engine(trainer).run(3)
+        assert trainer.generator.sample(2, Rng(0, "check", "cuda")).is_cuda, "samples of a model on CUDA are not"
+
+
+@model_check
+def no_hard_coded_dtype(subject: ModelSubject) -> None:
+    """All of it in float64."""
+    trainer = subject.make().double()
+    batch = subject.batch(trainer)
+    rng = Rng(0, "check", dtype=torch.float64)
+    trainer.step(Batch(batch.images.double(), batch.labels), rng)
+    assert trainer.generator.sample(2, rng).dtype == torch.float64, "samples of a float64 model are not float64"
+
+
+@model_check
+def discriminators_give_one_logit_an_image(subject: ModelSubject) -> None:
+    """``(B,)``, not ``(B, 1)``, which would broadcast silently; and not squashed by a sigmoid."""
+    trainer = subject.make()
+    found = [m for m in trainer.modules() if isinstance(m, Discriminator)]
+    if not found:
+        raise Skipped("the model has no Discriminator")
+    for network in found:
+        for count in (1, 3):
+            logits = network(subject.batch(trainer, 3).images[:count])
+            assert logits.shape == (count,), f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
+        engine = subject.engine(trainer)
+        engine.run(40)
+        logits = network(subject.batch(trainer, 16).images)
+        assert float(logits.detach().min()) < 0 or float(logits.detach().max()) > 1, (
+            f"{type(network).__name__} gives values in [0, 1]: logits have no sigmoid"
+        )

@@ -1,0 +1,219 @@
+"""Commands that plugins add, metrics and callbacks: what acts only when the user names it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import genkit
+from genkit import callback
+from genkit.cli import main
+from genkit.errors import PluginError
+
+PLUGIN = """
+from genkit import CallbackEntry, Metric, hookimpl
+
+@hookimpl
+def genkit_metrics():
+    return [
+        Metric("brightness", "mean pixel", "extras_parts:brightness"),
+        Metric("wrong", "none", "extras_parts:wrong"),
+    ]
+
+@hookimpl
+def genkit_callbacks():
+    return [
+        CallbackEntry("diary", "writes down what it is told", "extras_parts:Diary"),
+        CallbackEntry("fragile", "fails", "extras_parts:Fragile"),
+        CallbackEntry("unmade", "cannot be made", "extras_parts:Unmade"),
+        CallbackEntry("other", "is no callback", "extras_parts:dict"),
+    ]
+"""
+PARTS = """
+import genkit
+
+dict = dict
+
+def brightness(images, reference):
+    return {"mean": images.mean()}
+
+def wrong(images, reference):
+    return 3
+
+class Diary(genkit.Callback):
+    def on_log(self, step, metrics):
+        with open("diary.txt", "a") as file:
+            file.write(f"{step}\\n")
+
+class Fragile(genkit.Callback):
+    def on_checkpoint(self, step, path):
+        raise RuntimeError(f"at {step}")
+
+class Unmade(genkit.Callback):
+    def __init__(self):
+        raise RuntimeError("no")
+"""
+COMMANDS = """
+import click
+
+@click.command()
+@click.option("--loud", is_flag=True)
+def hello(loud):
+    "Say hello."
+    click.echo("HELLO" if loud else "hello")
+"""
+OPTIONS = {"iterations": 8, "batch_size": 4, "log_interval": 4, "device": "cpu", "progress": False}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "site"
+    points = {
+        "extras": "[genkit]\nextras = extras\n[genkit.commands]\nhello = extras_commands:hello\n"
+        "train = extras_commands:hello\nsame = extras_commands:hello\n",
+        "others": "[genkit.commands]\nsame = extras_commands:hello\nbroken = not_there:hello\nnone = json:dumps\n",
+    }
+    for name, text in points.items():
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(text)
+    for name, source in (("extras", PLUGIN), ("extras_parts", PARTS), ("extras_commands", COMMANDS)):
+        (folder / f"{name}.py").write_text(source)
+        sys.modules.pop(name, None)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return folder
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as error:
+        code = int(error.code or 0)
+    return code, *capsys.readouterr()
+
+
+def test_help_lists_commands_of_plugins_and_imports_none(site: Path) -> None:
+    code = (
+        "import sys; from genkit.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: sys.exit(bool({'extras', 'extras_commands', 'torch'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Commands of plugins" in done.stdout
+    for line in ("hello ", "extras/same", "others/same", "extras/train", "of extras 1.0"):
+        assert line in done.stdout
+
+
+def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "hello", "--loud") == (0, "HELLO\n", "")
+    assert call(capsys, "extras/hello")[:2] == (0, "hello\n")
+    assert call(capsys, "others/same")[:2] == (0, "hello\n")
+    assert "Train a model" in call(capsys, "train", "--help")[1]  # genkit's own keeps its name
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("same", 2, "say extras/same or others/same"),
+        ("broken", 1, "command broken of others 1.0 cannot be loaded: ModuleNotFoundError"),
+        ("none", 1, "json:dumps is no click command"),
+        ("trian", 2, "no command 'trian'; did you mean 'train'"),
+    ],
+)
+def test_a_command_that_cannot_be_called_is_one_line(site: Path, capsys, name: str, code: int, says: str) -> None:
+    found, out, err = call(capsys, name)
+    assert (found, out, err.count("\n")) == (code, "", 1), err
+    assert says in err
+
+
+def test_the_allow_list_counts_for_commands(site: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENKIT_PLUGINS", "none")
+    assert call(capsys, "hello")[0] == 2
+
+
+def test_a_callback_acts_when_it_is_named_and_again_on_resume(site: Path, tiny, images) -> None:
+    genkit.train(tiny, dataset=images, **OPTIONS)
+    assert not Path("diary.txt").exists()
+    run = genkit.train(tiny, dataset=images, callbacks=["diary"], **OPTIONS)
+    assert run.info.options.callbacks == ("diary",)
+    genkit.resume(run.path, 12, trainer=tiny, dataset=images, progress=False)
+    assert Path("diary.txt").read_text().split() == ["4", "8", "12"]
+
+
+def test_a_callback_that_fails_is_told_nothing_more(site: Path, tiny, images, monkeypatch) -> None:
+    class Notices(callback.Callback):
+        heard: list[str] = []  # noqa: RUF012
+
+        def on_notice(self, message: str) -> None:
+            self.heard.append(message)
+
+    run = genkit.train(tiny, dataset=images, callbacks=["fragile", Notices()], **OPTIONS)
+    assert run.step == 8
+    assert Notices.heard == ["callback fragile failed in on_checkpoint: RuntimeError: at 0; it is told nothing more"]
+    monkeypatch.setenv("GENKIT_STRICT", "1")
+    with pytest.raises(PluginError, match="fragile failed in on_checkpoint"):
+        genkit.train(tiny, dataset=images, callbacks="fragile", **OPTIONS)
+
+
+def test_a_callback_of_the_users_own_raises(tiny, images) -> None:
+    class Mine(callback.Callback):
+        def on_log(self, step, metrics) -> None:
+            raise KeyError("a bug of mine")
+
+    with pytest.raises(KeyError, match="a bug of mine"):
+        genkit.train(tiny, dataset=images, callbacks=[Mine()], **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("diray", "did you mean 'diary'"), ("unmade", "cannot be made"), ("other", "not a genkit.Callback")],
+)
+def test_a_callback_that_is_not_to_be_had_is_said_before_training(
+    site: Path, tiny, images, name: str, says: str
+) -> None:
+    with pytest.raises(genkit.GenkitError, match=says):
+        genkit.train(tiny, dataset=images, callbacks=[name], **OPTIONS)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("model", ["vae", "simple-gan"])
+def test_evaluate_measures_and_keeps_the_figures(site: Path, capsys: pytest.CaptureFixture[str], model: str) -> None:
+    genkit.train(model, dataset="digits", out="run", **OPTIONS)
+    code, out, err = call(capsys, "evaluate", "run", "--count", "20", "--json")
+    assert code == 0, err
+    figures = json.loads(out)
+    assert list(figures) == ["reconstruction-error", "diversity"][model == "simple-gan" :]
+    assert 0 < figures["diversity"]["ratio"] < 1
+    assert call(capsys, "evaluate", "run", "--metrics", "brightness", "--count", "20")[1].startswith(
+        "brightness  mean  "
+    )
+    kept = json.loads(Path("run/evaluation.json").read_text())
+    assert kept["metrics"].keys() == {*figures, "brightness"}
+    about = {"step": 8, "images": 20, "held_out": 20, "seed": 0}
+    assert kept["metrics"]["diversity"] == {**about, **figures["diversity"]}
+    assert ("test" in kept) == (model == "vae")  # what training measured is still there
+
+
+def test_what_cannot_be_measured_is_one_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genkit.train("simple-gan", dataset="digits", out="run", **OPTIONS)
+    refused = {
+        "reconstruction-error": "it has no encoder",
+        "wrong": "metric extras/wrong gave int, not 0-d tensors by name",
+        "diversty": "did you mean 'diversity'",
+    }
+    for name, says in refused.items():
+        code, out, err = call(capsys, "evaluate", "run", "--metrics", name)
+        assert (code != 0, out, err.count("\n")) == (True, "", 1), err
+        assert says in err
+    assert "two images or more" in call(capsys, "evaluate", "run", "--count", "1")[2]
+
+
+def test_listings(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "brightness  " in call(capsys, "metrics")[1]
+    assert "diary  " in call(capsys, "callbacks")[1]

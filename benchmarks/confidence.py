@@ -18,17 +18,20 @@ from genkit.registry import discover
 
 
 def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128) -> nn.Module:
-    """Trained for about five epochs, seed 0."""
+    """Two convolutions and two dense layers with dropout, trained for about five epochs, seed 0."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        *(nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10)),
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),  # (B, 16, 14, 14)
+        *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),  # (B, 32, 7, 7)
+        *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10)),
     )
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
     for batch in Batches(data.train, "cpu").window(Order(len(data.train), batch_size, seed=0).indices(0, steps)):
         adam.zero_grad()
         F.cross_entropy(network(batch.images), batch.labels).backward()
         adam.step()
+        schedule.step()
     return network.eval()
 
 

@@ -1,6 +1,9 @@
 """Tiny data and models, made here."""
 
 import os
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,25 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr("socket.create_connection", refuse)
+
+
+def call(*command: str | Path) -> str:
+    """Standard output of a command that has to succeed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The Python of a new virtual environment that sees this one's packages, as if genkit had been installed there."""
+    call(sys.executable, "-m", "venv", tmp_path / "fresh")
+    (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    python = tmp_path / "fresh" / "bin" / "python"
+    for tool in ("genkit", "pytest"):  # their scripts, which the other environment has
+        script = python.with_name(tool)
+        script.write_text(f'#!/bin/sh\nexec {python} -m {tool} "$@"\n')
+        script.chmod(0o755)
+    return python

@@ -82,6 +82,18 @@ def test_doctor_names_all_of_them(site: Path) -> None:
     assert "RuntimeError: no luck" in rows["raises"]["traceback"][-1]
 
 
+def test_doctor_tells_of_commands(site: Path) -> None:
+    info = site / "plugin_raises-1.0.dist-info" / "entry_points.txt"
+    info.write_text("[genkit.commands]\nclass = click:Command\nbad = not_there:x\nnone = json:dumps\n")
+    found = json.loads(run("doctor", "--json", "--time-limit", "1").stdout)["plugins"]
+    rows = {row["name"]: row for row in found if row["distribution"] == "plugin-raises"}
+    assert rows["command bad"]["state"] == "broken"
+    assert "not_there" in rows["command bad"]["reason"]
+    assert "ModuleNotFoundError" in "".join(rows["command bad"]["traceback"])
+    assert rows["command none"]["reason"] == "json:dumps is no click command"
+    assert rows["command class"]["reason"] == "click:Command is no click command"
+
+
 def test_doctor_tells_of_disabled_plugins_and_is_content(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setenv("GENKIT_PLUGINS", "none")
     with pytest.raises(SystemExit) as caught:

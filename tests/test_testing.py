@@ -208,7 +208,6 @@ class LogFormatOfOtherMetrics(Right):
     *("checkpoint_round_trip_is_exact", "resumed_equals_uninterrupted", "step_is_capturable"),  # the engine refuses
     "run_folder_is_plain_and_loads_without_unpickling",
     *("every_option_changes_something", "every_parameter_learns", "sampling_disturbs_nothing"),
-    "discriminators_give_one_logit_an_image",
 )
 class MetricsCarryGradients(Right):
     def step(self, batch, rng):

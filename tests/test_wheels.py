@@ -1,33 +1,14 @@
 """Plugins as a stranger gets them: built as a wheel, installed into a fresh environment, genkit left as it is."""
 
-import os
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from genkit.cli import main
+from tests.conftest import call
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def call(*command: str | Path) -> str:
-    """Standard output of a command that has to succeed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Path:
-    """The Python of a new virtual environment that sees this one's packages, as if genkit had been installed there."""
-    call(sys.executable, "-m", "venv", tmp_path / "fresh")
-    (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
-    (site / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    return tmp_path / "fresh" / "bin" / "python"
 
 
 def install(python: Path, source: Path, wheels: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import platform
 import sys
+from dataclasses import asdict
 
 import click
 
@@ -15,14 +16,13 @@ from .. import __version__
 def doctor(as_json: bool, time_limit: float) -> None:
     """Say what is installed, what is broken and why.
 
-    Each plugin is imported in a process of its own. Exit code 1 if one is broken.
+    Each plugin, and each command of one, is imported in a process of its own. Exit code 1 if one is broken.
     """
     import torch
 
     from ..data import data_root
-    from ..diagnosis import as_row, diagnose, strangers
+    from ..diagnosis import diagnose, strangers
     from ..engine import choose_device
-    from ..registry import discover
 
     root = data_root(None)
     about = {
@@ -32,11 +32,11 @@ def doctor(as_json: bool, time_limit: float) -> None:
         "device": str(choose_device("auto")),
         "data root": f"{root} ({'exists' if root.is_dir() else 'does not exist yet'})",
     }
-    found = diagnose(discover({}), discover(), time_limit)
+    found = diagnose(time_limit)
     others = strangers()
     broken = [d for d in found if d.state in ("broken", "incompatible")]
     if as_json:
-        click.echo(json.dumps({**about, "plugins": [as_row(d) for d in found], "other genkits": others}, indent=2))
+        click.echo(json.dumps({**about, "plugins": [asdict(d) for d in found], "other genkits": others}, indent=2))
     else:
         for name, value in about.items():
             click.echo(f"{name:10} {value}")

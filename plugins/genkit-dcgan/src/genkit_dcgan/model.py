@@ -14,9 +14,9 @@ Fraction = Annotated[float, genkit.Field(ge=0, lt=1)]
 
 
 def stages(size: int) -> list[int]:
-    """Sides of the feature maps from the smallest to the image, each half the next, rounded up: 28 → 7, 14, 28."""
+    """Sides of the feature maps from the smallest, 4, to the image, each half the next, rounded up: 4, 7, 14, 28."""
     sides = [size]
-    while sides[0] > 7 or len(sides) < 3:
+    while sides[0] > 4:
         sides.insert(0, (sides[0] + 1) // 2)
     return sides
 
@@ -57,7 +57,7 @@ class Generator(genkit.Generator):
         return rng.normal(n, self.latent_dim)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.project(z).view(len(z), *self.seed_shape)  # (B, channels, 7, 7) for 28x28
+        h = self.project(z).view(len(z), *self.seed_shape)  # (B, channels, 4, 4)
         images: Tensor = self.layers(h)  # (B, C, H, W)
         return images
 
@@ -80,7 +80,7 @@ class Discriminator(genkit.Discriminator):
         self.logit = nn.Linear(channels[-1] * sides[-1] ** 2, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        h = self.layers(images)  # (B, channels, 7, 7) for 28x28
+        h = self.layers(images)  # (B, channels, 4, 4)
         logits: Tensor = self.logit(h.flatten(1))  # (B, 1)
         return logits.flatten()  # (B,)
 

@@ -30,7 +30,7 @@ def main(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     row(steps, OUT / "simple-gan.png")
     latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
     row(latest, OUT / "ae-vae.png")
-    both = {"simple-gan, 20,000 iterations": gan, "dcgan, 3,000 iterations": dcgan}
+    both = {"simple-gan, 20,000 iterations": gan, "dcgan, 5,000 iterations": dcgan}
     row({title: max((run / "samples").glob("*.png")) for title, run in both.items()}, OUT / "dcgan.png")
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 

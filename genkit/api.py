@@ -72,8 +72,8 @@ def train(
         environment=_environment(device, model_info),
     )
     engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core)
-    run = Run.create(core.out, info, trainer_class, registry)
-    fit(run, engine, data, core, told)
+    with Run.create(core.out, info, trainer_class, registry) as run:
+        fit(run, engine, data, core, told)
     return run
 
 
@@ -104,33 +104,57 @@ def resume(
         GenkitError: whatever can be mended by the caller, in one line.
     """
     run = run if isinstance(run, Run) else Run.open(run, trainer)
+    with run.folder.exclusive():
+        _resume(run, iterations, dataset, _absolute(data_root), device, callbacks, progress)
+    return run
+
+
+def _resume(
+    run: Run,
+    iterations: int | None,
+    dataset: Any,
+    data_root: Path | None,
+    device: str | None,
+    callbacks: Sequence[Callback],
+    progress: bool,
+) -> None:
     info = run.info
-    changes = {"iterations": iterations, "data_root": _absolute(data_root), "device": device}
+    changes = {"iterations": iterations, "data_root": data_root, "device": device}
     given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
     core, own = resolve(run.trainer_class.Config, info.model.name, given | info.config)
     told = _audience(run.registry, core, callbacks, progress)
-    found, skipped = checkpoint.newest(run.checkpoints)
-    for problem in skipped:
-        told.on_notice(f"{problem}; going on from step {found.step}")
-    if core.iterations < found.step or (core.iterations == found.step and run.complete(found.step)):
-        total = f"{run.path} is at step {found.step} already"
+    found = _newest(run, told)
+    step = found.step if found else 0
+    if core.iterations < step or (core.iterations == step and run.complete(step)):
+        total = f"{run.path} is at step {step} already"
         raise UsageError(f"{total}; --iterations is the total, so give more than that")
 
     threads = info.environment.get("threads")
     _set_threads(core.threads or (threads if isinstance(threads, int) else None))
     chosen = choose_device(core.device)
-    environment = _environment(chosen, _model_info(run.registry, info.model.name, trainer or info.model))
+    environment = _environment(chosen, _model_info(run.registry, info.model.name, info.model))
     for key in info.environment.keys() | environment.keys():
         before, now = info.environment.get(key), environment.get(key)
         if before != now:
             told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
     data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
     engine = _engine(build(run.trainer_class, own, data.spec, core.seed, chosen), data, core)
-    engine.restore(found.step, found.model, found.state)
+    if found:
+        engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
-    run.rewind(found.step if core.iterations == found.step else found.step - found.step % core.log_interval, info)
+    run.rewind(step if core.iterations == step else step - step % core.log_interval, info)
     fit(run, engine, data, core, told)
-    return run
+
+
+def _newest(run: Run, told: Callback) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from; None where the run ended before it had one, so that it begins anew."""
+    if not checkpoint.steps(run.folder.checkpoints):
+        told.on_notice(f"{run.path} has no checkpoint yet: beginning at step 0")
+        return None
+    found, skipped = run.newest_checkpoint()
+    for problem in skipped:
+        told.on_notice(f"{problem}; going on from step {found.step}")
+    return found
 
 
 def load(path: str | Path, trainer: type[Trainer] | None = None) -> Run:

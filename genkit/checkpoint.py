@@ -7,6 +7,7 @@ and SHA-256 of both files and of itself). It appears under its name only when al
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -20,13 +21,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .errors import CheckpointError
+from . import durable
+from .errors import CheckpointError, first_line
 
 FORMAT = 1
 MAX_FILE_BYTES = 64 * 2**30
-MAX_MANIFEST_BYTES = 64 * 2**20
+MAX_MANIFEST_BYTES = 2 * 2**20
+MAX_HEADER_BYTES = 4 * 2**20
 FILES = ("model", "state")
 _NAME = re.compile(r"step-(\d{9,})")
+
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""dtype and shape of tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +56,23 @@ def write(folder: Path, step: int, model: Mapping[str, Tensor], state: Mapping[s
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"step {step}: {name} has NaN or infinite values; no checkpoint was written")
     target = folder / f"step-{step:09d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary, replaced = (folder / f".{target.name}.{os.getpid()}.{suffix}" for suffix in ("tmp", "old"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        durable.make_folder(folder)
+        for path in (temporary, replaced):
+            shutil.rmtree(path, ignore_errors=True)
+        durable.make_folder(temporary)
         _write_files(temporary, step, {"model": model, "state": state})
         if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        _sync(folder)
+            durable.rename(target, replaced)
+        durable.rename(temporary, target)
     except OSError as error:
         raise CheckpointError(f"step {step}: cannot write {target}: {error.strerror}") from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        for path in (temporary, replaced):
+            shutil.rmtree(path, ignore_errors=True)
     return target
 
 
@@ -71,15 +81,18 @@ def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
     for part, tensors in parts.items():
         # clone: tensors may share memory (tied weights, views of a ring), which safetensors refuses
         data = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
-        _write_synced(folder / f"{part}.safetensors", data)
+        durable.write_new(folder / f"{part}.safetensors", data)
         manifest["files"][part] = {
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "tensors": {name: [_dtype(tensor), list(tensor.shape)] for name, tensor in tensors.items()},
         }
     manifest["sha256"] = _digest(manifest)
-    _write_synced(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
-    _sync(folder)
+    text = json.dumps(manifest).encode()
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise CheckpointError(f"step {step}: too many tensors for one checkpoint")
+    durable.write_new(folder / "manifest.json", text)
+    durable.sync_folder(folder)
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -88,8 +101,10 @@ def prune(folder: Path, keep: int) -> None:
     Raises:
         OSError: something could not be removed.
     """
-    for path in [*steps(folder)[keep:], *folder.glob(".step-*.tmp")]:
-        shutil.rmtree(path)
+    for path in steps(folder)[keep:]:  # renamed first: no half of a checkpoint bears a checkpoint's name
+        durable.rename(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+    for path in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")):
+        durable.remove_tree(path)
 
 
 def steps(folder: Path) -> list[Path]:
@@ -100,8 +115,13 @@ def steps(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
+def newest(folder: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES) -> tuple[Checkpoint, list[str]]:
     """The newest checkpoint that verifies, and why each newer one was skipped.
+
+    Args:
+        folder: where the checkpoints are.
+        expected: dtype and shape of the model's tensors by name; one of another model is refused unread.
+        limit: so is one with a file larger than this, in bytes.
 
     Raises:
         CheckpointError: there is none.
@@ -109,24 +129,45 @@ def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
     skipped: list[str] = []
     for path in steps(folder):
         try:
-            return read(path), skipped
+            return read(path, expected, limit), skipped
         except CheckpointError as error:
             skipped.append(str(error))
     raise CheckpointError("; ".join(skipped) if skipped else f"{folder} holds no checkpoint")
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES) -> Checkpoint:
     """Read one checkpoint; sizes, hashes, names, shapes and dtypes are checked before a tensor is used.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
     """
+    if path.is_symlink():
+        raise CheckpointError(f"{path}: a symbolic link, which could lead anywhere")
     manifest = _read_manifest(path / "manifest.json")
     match = _NAME.fullmatch(path.name)
     if match is None or manifest["step"] != int(match[1]):
         raise CheckpointError(f"{path}: its manifest is of step {manifest['step']}")
-    parts = {part: _read_tensors(path / f"{part}.safetensors", manifest["files"][part]) for part in FILES}
+    entries = {part: _entry(path / f"{part}.safetensors", manifest["files"][part], limit) for part in FILES}
+    if expected is not None:
+        _compare(path, entries["model"].tensors, expected)
+    parts = {part: _read_tensors(path / f"{part}.safetensors", entries[part]) for part in FILES}
     return Checkpoint(path, manifest["step"], parts["model"], parts["state"])
+
+
+def _compare(path: Path, found: Shapes, expected: Shapes) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            there, here = (" ".join(map(str, each.get(name, ("nothing",)))) for each in (found, expected))
+            raise CheckpointError(f"{path}: {name!r} is {there} in it, and {here} in the model that run.json describes")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a manifest says of one file, checked for being possible."""
+
+    size: int
+    digest: str
+    tensors: Shapes
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -145,20 +186,36 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+def _entry(path: Path, entry: Any, limit: int) -> _Entry:
+    """One file's part of a manifest: types, known dtypes, and sizes that add up."""
     try:
-        expected = {name: (dtype, tuple(shape)) for name, (dtype, shape) in entry["tensors"].items()}
         size, digest = entry["bytes"], entry["sha256"]
+        tensors = {name: (dtype, tuple(shape)) for name, (dtype, shape) in entry["tensors"].items()}
+        content = 0
+        for dtype, shape in tensors.values():
+            if not all(type(length) is int and 0 <= length < 2**48 for length in shape) or len(shape) > 64:
+                raise ValueError("impossible shape")
+            content += math.prod(shape) * _BYTES[dtype]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its manifest entry is damaged ({type(error).__name__})") from None
-    data = _read_bounded(path, MAX_FILE_BYTES)
-    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+    if type(size) is not int or type(digest) is not str or not 0 <= size - content <= MAX_HEADER_BYTES + 8:
+        raise CheckpointError(f"{path}: its manifest entry is damaged (its sizes do not add up)")
+    if size > limit:
+        raise CheckpointError(f"{path}: {size} bytes, more than a checkpoint of this model can have ({limit})")
+    return _Entry(size, digest, tensors)
+
+
+def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
+    data = _read_bounded(path, entry.size)
+    if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.digest:
         raise CheckpointError(f"{path}: damaged (its size or SHA-256 differs from the manifest's)")
+    if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: its header is larger than {MAX_HEADER_BYTES} bytes")
     try:
         tensors = load(data)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: damaged ({error})") from None
-    if {name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()} != expected:
+    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: damaged ({first_line(error)})") from None
+    if {name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()} != entry.tensors:
         raise CheckpointError(f"{path}: its tensors are not those of the manifest")
     return tensors
 
@@ -167,9 +224,11 @@ def _read_bounded(path: Path, limit: int) -> bytes:
     try:
         if path.is_symlink() or not path.is_file():
             raise CheckpointError(f"{path}: missing, or no plain file")
-        if path.stat().st_size > limit:
-            raise CheckpointError(f"{path}: larger than {limit} bytes")
-        return path.read_bytes()
+        size = path.stat().st_size
+        if size > limit:
+            raise CheckpointError(f"{path}: {size} bytes, and at most {limit} were to be expected")
+        with path.open("rb") as file:
+            return file.read(limit + 1)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
 
@@ -182,16 +241,13 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_BYTES = {
+    name: dtype.itemsize
+    for name in (
+        *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float8_e4m3fn", "float8_e5m2"),
+    )
+    if isinstance(dtype := getattr(torch, name, None), torch.dtype)
+}
+"""Bytes of a number, by dtype."""

@@ -11,6 +11,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .callback import Callback, describe
+from .errors import printable
 
 
 class Console(Callback):
@@ -50,7 +51,9 @@ class Console(Callback):
         if self._bar:
             speed = self._bar.tasks[0].speed
             rate = f"{speed:,.0f} it/s" if speed else ""
-            self._bar.update(self._task, completed=step, rate=rate, metrics=describe(self._log_format, metrics))
+            self._bar.update(
+                self._task, completed=step, rate=rate, metrics=printable(describe(self._log_format, metrics))
+            )
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         self._print(f"{step} {describe(self._log_format, metrics)}")
@@ -68,6 +71,7 @@ class Console(Callback):
         self._print(str(path))
 
     def _print(self, line: str, *, to_stderr: bool = False) -> None:
+        line = printable(line)
         if self._bar and sys.stdout.isatty():  # through the bar, which would overwrite it otherwise
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -11,6 +11,7 @@ from . import state
 from .data import Batches, ImageData, Order
 from .errors import CheckpointError, ContractError, DeviceError, GenkitWarning
 from .interfaces import Metrics, Trainer
+from .interrupt import Interrupt
 from .rng import Rng
 
 
@@ -58,8 +59,8 @@ class Engine:
         self._restored: dict[str, Tensor] = {}
         _prefer_fused(trainer)
 
-    def run(self, steps: int) -> None:
-        """Make ``steps`` updates, at most to the end of the log interval."""
+    def run(self, steps: int, stop: Interrupt | None = None) -> None:
+        """Make ``steps`` updates, at most to the end of the log interval; fewer, but one, if ``stop`` is asked for."""
         trainer, iteration = self.trainer, self.trainer.iteration
         values: list[Tensor] = []
         for batch in self._batches.window(self._order.indices(self.step, steps)):
@@ -68,10 +69,13 @@ class Engine:
             if tuple(metrics) != self._names:
                 self._name_ring(metrics)
             values.extend(metrics.values())
+            if stop:
+                break
         # Stacked once a window: per step it would cost more than the update of a small network's biases.
         start = self.step % self.log_interval
-        self._ring[start : start + steps] = torch.stack(values).view(steps, -1)
-        self.step += steps
+        rows = torch.stack(values).view(-1, len(self._names or ()))
+        self._ring[start : start + len(rows)] = rows
+        self.step += len(rows)
 
     def _name_ring(self, metrics: Metrics) -> None:
         """Check what the first step gave, and make room for it."""
@@ -104,6 +108,19 @@ class Engine:
             else self._ring[:rows].cpu().double().mean(0)
         )
         return dict(zip(self._names, means.tolist(), strict=True))
+
+    def not_finite(self) -> str | None:
+        """The first step since the log interval began at which a metric is NaN or infinite, or a tensor that is now."""
+        rows = self._ring[: self.step % self.log_interval or self.log_interval].cpu()
+        for row, number in (~torch.isfinite(rows)).nonzero().tolist():
+            name = (self._names or ())[number]
+            return f"{name} became {float(rows[row, number])} at step {self.step - len(rows) + row + 1}"
+        tensors = {name: t for name, t in state.networks(self.trainer).items() if t.is_floating_point()}
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
+        if not bool(finite.all()):
+            name = list(tensors)[finite.tolist().index(False)]
+            return f"{name} has NaN or infinite values at step {self.step}"
+        return None
 
     def state(self) -> dict[str, Tensor]:
         """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing had happened."""

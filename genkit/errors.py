@@ -9,7 +9,8 @@ GenkitError                  one line that says what, where and what to do; exit
 ├── DataError                images that are missing, damaged or of the wrong kind
 │   └── DataUnavailableError not on disk, and not to be had from the network
 ├── DeviceError              a device that this machine or build does not have
-├── RunError                 a folder that is no run, or cannot become one
+├── RunError                 a folder that is no run, cannot become one, or is in use
+├── Interrupted              a signal ended training, with a checkpoint; exit code 130 or 143
 └── CheckpointError          a checkpoint that is damaged or does not fit
 
 GenkitWarning                one line on what was passed over, or is going to change
@@ -60,7 +61,15 @@ class DeviceError(GenkitError):
 
 
 class RunError(GenkitError):
-    """A folder that is no run, or cannot become one."""
+    """A folder that is no run, cannot become one, or in which another process is training."""
+
+
+class Interrupted(GenkitError):  # noqa: N818 (nothing went wrong)
+    """A signal ended training after a step; its checkpoint is safe. The exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
 
 
 class CheckpointError(GenkitError):
@@ -74,6 +83,14 @@ class GenkitWarning(UserWarning):
 def first_line(error: BaseException) -> str:
     """Type and message of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+def printable(text: str) -> str:
+    r"""``text`` with everything that could move a cursor, colour or reorder a line written as an escape (``\x1b``).
+
+    Names, paths and messages may come from strangers' files: whatever is shown to a person goes through this.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

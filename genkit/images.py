@@ -1,5 +1,6 @@
 """Pixels on their way in and out: the one place that scales them, the grid, the files."""
 
+import io
 import math
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from . import durable
 from .errors import UsageError
 
 GRID_TILE = 56
@@ -57,8 +59,7 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid(images, columns).save(path, format="PNG")
+    _save(grid(images, columns), path)
 
 
 def save_pairs(above: Tensor, below: Tensor, path: Path) -> None:
@@ -76,8 +77,10 @@ def save(images: Tensor, path: Path) -> None:
     if suffix == ".png":
         save_grid(images, path)
     elif suffix == ".npy":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, to_array(images), allow_pickle=False)
+        durable.make_folder(path.parent)
+        buffer = io.BytesIO()
+        np.save(buffer, to_array(images), allow_pickle=False)
+        durable.replace(path, buffer.getvalue())
     elif suffix:
         raise UsageError(f"{path}: give .png for a grid, .npy for an array, or no suffix for a folder of PNGs")
     else:
@@ -86,6 +89,13 @@ def save(images: Tensor, path: Path) -> None:
             raise UsageError(f"{path} is not empty: the images would mix with what is there; choose another folder")
         for number, array in enumerate(to_array(images)):
             _picture(array).save(path / f"{number:06d}.png", format="PNG")
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    durable.make_folder(path.parent)
+    durable.replace(path, buffer.getvalue())
 
 
 def _picture(array: np.ndarray) -> Image.Image:

@@ -227,10 +227,12 @@ def build(
 ) -> Trainer:
     """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same.
 
+    On the device ``meta`` it has shapes and no memory.
+
     Raises:
         ContractError: it has no generator or no optimizer.
     """
-    with seeded_initialisation(seed):
+    with seeded_initialisation(seed), torch.device("meta" if str(device) == "meta" else "cpu"):
         built = trainer(config, spec)
     if not isinstance(getattr(built, "generator", None), Generator) or not built.optimizers:
         raise ContractError(f"{trainer.__name__} needs self.generator, a genkit.Generator, and self.optimizers")

@@ -1,9 +1,8 @@
 """fit(): the only training loop."""
 
-import math
+import shlex
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -12,8 +11,9 @@ from .callback import Callback, describe
 from .config import TrainOptions
 from .data import Batches, ImageData
 from .engine import Engine
-from .errors import GenkitError
+from .errors import GenkitError, Interrupted, RunError
 from .interfaces import Evaluates, Trainer
+from .interrupt import Interrupt
 from .rng import Rng
 from .run import Run
 
@@ -25,36 +25,41 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
     """Train from the engine's step to ``options.iterations``; the run folder holds everything that came of it.
 
     Raises:
-        GenkitError: a loss or weight is not finite, or a checkpoint could not be written.
+        Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
+        GenkitError: a loss or weight is not finite, or the disk refused a checkpoint or a row.
     """
-    log_format = engine.trainer.log_format
     clock = _Clock(engine.step)
-    told.on_start(run.path, engine.step, options.iterations, log_format)
+    told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
     try:
-        if engine.step == 0:  # from here on, a run that is killed can be resumed
-            _save(run, engine, options, told)
-        while engine.step < options.iterations:
-            # As many steps as fit before something has to happen.
-            engine.run(_next_event(engine.step, options) - engine.step)
-            step, last = engine.step, engine.step == options.iterations
-
-            # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
-            if last or step % options.log_interval == 0:
-                _log(run, engine, clock, told)
-
-            # The same latents every time, so that one can watch an image change.
-            if last or step % options.sample_interval == 0:
-                path = _sample(run, engine.trainer, options.seed, step)
-                told.on_sample(step, path, engine.means())
-
-            # Older checkpoints go only when the new one is safe.
-            if last or step % options.checkpoint_interval == 0:
+        with Interrupt() as interrupt:
+            if not checkpoint.steps(run.folder.checkpoints):  # from here on, a run that is killed can be resumed
                 _save(run, engine, options, told)
+            while engine.step < options.iterations:
+                # As many steps as fit before something has to happen.
+                engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
+                step, last = engine.step, engine.step == options.iterations
+
+                # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
+                if last or step % options.log_interval == 0:
+                    _log(run, engine, clock, told)
+
+                # The same latents every time, so that one can watch an image change.
+                if last or step % options.sample_interval == 0:
+                    _sample(run, engine, options.seed, told)
+
+                # Older checkpoints go only when the new one is safe.
+                if last or interrupt or step % options.checkpoint_interval == 0:
+                    _save(run, engine, options, told)
+                if interrupt.signal and not last:
+                    how = f"`genkit resume {shlex.quote(str(run.path))}` goes on"
+                    message = f"stopped by {interrupt.signal.name}; the checkpoint of step {step} is safe: {how}"
+                    raise Interrupted(message, interrupt.signal)
     finally:
         told.on_stop(engine.step)
     _evaluate(run, engine.trainer, data, options, told)
-    run.plot()
-    told.on_end(engine.step, run.path, run.latest_samples())
+    _written(run.plot, "the curves", told)
+    samples = run.folder.all_samples()
+    told.on_end(engine.step, run.path, samples[-1] if samples else None)
 
 
 class _Clock:
@@ -78,30 +83,42 @@ def _next_event(step: int, options: TrainOptions) -> int:
 def _log(run: Run, engine: Engine, clock: _Clock, told: Callback) -> None:
     means = engine.means()
     describe(engine.trainer.log_format, means)  # a format that does not fit stops the run here, at its first row
-    first = (engine.step - 1) // engine.log_interval * engine.log_interval + 1
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise GenkitError(
-                f"{name} became {value} between step {first} and {engine.step}: "
-                f"training stopped; the checkpoints in {run.checkpoints} are from before"
-            )
-    run.append("metrics.jsonl", {"step": engine.step, **means})
-    run.append("timing.jsonl", clock.read(engine.step))
+    if (bad := engine.not_finite()) is not None:
+        raise GenkitError(f"{bad}: training stopped; the checkpoints in {run.folder.checkpoints} are from before")
+    try:
+        run.folder.append("metrics.jsonl", {"step": engine.step, **means})
+        run.folder.append("timing.jsonl", clock.read(engine.step))
+    except OSError as error:
+        raise RunError(f"step {engine.step}: cannot write the log in {run.path}: {error.strerror}") from error
     told.on_log(engine.step, means)
 
 
-def _sample(run: Run, trainer: Trainer, seed: int, step: int) -> Path:
-    rng = Rng(seed, "grid", trainer.iteration.device)
-    path = run.samples_path(step)
-    images.save_grid(trainer.generator.sample(GRID, rng), path)
-    return path
+def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
+    grid = engine.trainer.generator.sample(GRID, Rng(seed, "grid", engine.device))
+    path = run.folder.samples(engine.step)
+    if _written(lambda: images.save_grid(grid, path), f"the samples of step {engine.step}", told):
+        told.on_sample(engine.step, path, engine.means())
+
+
+def _written(write: Callable[[], object], what: str, told: Callback) -> bool:
+    """Write what can be made again. If the disk refuses, that is said: it is no reason to stop training."""
+    try:
+        write()
+    except OSError as error:
+        told.on_notice(f"{what} could not be written ({error.strerror or error}); going on without")
+        return False
+    return True
 
 
 def _save(run: Run, engine: Engine, options: TrainOptions, told: Callback) -> None:
-    path = checkpoint.write(run.checkpoints, engine.step, state.networks(engine.trainer), engine.state())
+    try:
+        run.folder.sync_rows()
+    except OSError as error:
+        raise RunError(f"step {engine.step}: cannot write the log in {run.path}: {error.strerror}") from error
+    path = checkpoint.write(run.folder.checkpoints, engine.step, state.networks(engine.trainer), engine.state())
     if not options.keep_all:
         try:
-            checkpoint.prune(run.checkpoints, options.keep)
+            checkpoint.prune(run.folder.checkpoints, options.keep)
         except OSError as error:
             told.on_notice(f"an old checkpoint stays: {error}")
     told.on_checkpoint(engine.step, path)
@@ -113,7 +130,8 @@ def _evaluate(run: Run, trainer: Trainer, data: ImageData, options: TrainOptions
         return
     step = int(trainer.iteration)
     metrics = evaluate(trainer, data, options.batch_size, options.seed)
-    run.record("evaluation.json", {"test": {"step": step, "images": len(data.test), **metrics}})
+    content = {"test": {"step": step, "images": len(data.test), **metrics}}
+    _written(lambda: run.record("evaluation.json", content), "evaluation.json", told)
     told.on_evaluate(step, metrics)
 
 

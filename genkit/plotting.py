@@ -1,9 +1,11 @@
 """Curves as pictures. Only this imports matplotlib, when a curve is drawn."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .errors import RunError, UsageError
+from . import durable
+from .errors import RunError, UsageError, printable
 
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # lines stay apart in grey print
 _COLOURS = ("#1f5fa8", "#c4501b", "#2f7d4f", "#7a4fa3")
@@ -26,7 +28,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
     panels = _panels([name for name in rows[0] if name != "step"])
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title.replace("$", r"\$"), x=0.02, ha="left", fontweight="bold")
+    figure.suptitle(_label(title), x=0.02, ha="left", fontweight="bold")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     steps = [row["step"] for row in rows]
     for axis, (label, names) in zip(axes, panels.items(), strict=True):
@@ -35,19 +37,26 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
             axis.plot(
                 steps,
                 [scale * row[name] for row in rows],
-                label=name.replace("_", " "),
+                label=_label(name.replace("_", " ")),
                 color=_COLOURS[number % len(_COLOURS)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 linewidth=1.3,
             )
-        axis.set_ylabel(label)
+        axis.set_ylabel(_label(label))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if len(names) > 1:
             axis.legend(frameon=False)
     axes[-1].set_xlabel("iteration")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, format="png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    durable.make_folder(path.parent)
+    durable.replace(path, buffer.getvalue())
+
+
+def _label(text: str) -> str:
+    """Text as a picture can show it: no formula, no control character, not endless."""
+    return printable(text[:60]).replace("$", r"\$").lstrip("_")  # matplotlib hides labels that begin with _
 
 
 def _panels(names: Sequence[str]) -> dict[str, list[str]]:

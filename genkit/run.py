@@ -4,11 +4,10 @@
 ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plots/``, ``evaluation.json``.
 """
 
-import json
-import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from . import checkpoint, state
 from .config import Config, TrainOptions, parse
 from .data import DataRequest, ImageData, Notify, data_root, load_dataset
 from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError
+from .folder import RunFolder
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plotting import plot_curves
@@ -26,7 +26,9 @@ from .registry import Registry, discover
 from .rng import Rng
 
 FORMAT: Literal[1] = 1
-_NUMBER = re.compile(r"(\d+)-")
+STATE_FACTOR = 64
+MIN_LIMIT = 2**26
+"""A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at least."""
 
 
 class ModelInfo(Config):
@@ -69,8 +71,10 @@ class Run:
     newest checkpoint that verifies, when it is first needed.
     """
 
-    def __init__(self, path: Path, info: RunInfo, trainer_class: type[Trainer] | None, registry: Registry) -> None:
-        self.path = path
+    def __init__(
+        self, folder: RunFolder, info: RunInfo, trainer_class: type[Trainer] | None, registry: Registry
+    ) -> None:
+        self.folder = folder
         self.info = info
         """The content of ``run.json``."""
         self.registry = registry
@@ -78,19 +82,19 @@ class Run:
         self._loaded: tuple[Trainer, int] | None = None
 
     @classmethod
-    def create(cls, out: Path | None, info: RunInfo, trainer_class: type[Trainer], registry: Registry) -> "Run":
-        """Claim the folder ``out``, or the next number under ``runs/``, and write ``run.json``.
+    @contextmanager
+    def create(
+        cls, out: Path | None, info: RunInfo, trainer_class: type[Trainer], registry: Registry
+    ) -> Iterator["Run"]:
+        """A new run in the folder ``out``, or the next number under ``runs/``, that no other process may train.
 
         Raises:
-            RunError: the folder is not empty, or cannot be written.
+            RunError: the folder is not empty, in use, or cannot be written.
         """
-        try:
-            path = _claim(out) if out else _claim_next(Path("runs"), f"{info.model.name}-{_slug(info.dataset.name)}")
-            run = cls(path, info, trainer_class, registry)
-            run._write_json("run.json", info.model_dump(mode="json"))
-        except OSError as error:
-            raise RunError(f"cannot write the run folder {out or 'runs'}: {error.strerror}") from error
-        return run
+        with RunFolder.claim(out, f"{_slug(info.model.name)}-{_slug(info.dataset.name)}") as folder:
+            run = cls(folder, info, trainer_class, registry)
+            run.save_info()
+            yield run
 
     @classmethod
     def open(
@@ -101,17 +105,21 @@ class Run:
         Raises:
             RunError: there is none, or ``run.json`` is damaged or of another format.
         """
-        path = Path(path)
+        folder = RunFolder(Path(path))
         try:
-            content = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            info = parse(RunInfo, content, where=f"{path}/run.json", strict=True)
-        except OSError as error:
+            info = parse(RunInfo, folder.read_json("run.json"), where=f"{path}/run.json", strict=True)
+        except FileNotFoundError as error:
             raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
         except ConfigError as error:
             raise RunError(str(error)) from None
         except (ValueError, TypeError, RecursionError) as error:
             raise RunError(f"{path}/run.json is damaged ({type(error).__name__})") from None
-        return cls(path, info, trainer_class, registry or discover())
+        return cls(folder, info, trainer_class, registry or discover())
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
 
     @property
     def spec(self) -> DataSpec:
@@ -149,7 +157,7 @@ class Run:
 
     def _load(self) -> tuple[Trainer, int]:
         if self._loaded is None:
-            found, skipped = checkpoint.newest(self.checkpoints)
+            found, skipped = self.newest_checkpoint()
             for problem in skipped:
                 warnings.warn(f"{problem}; using step {found.step}", GenkitWarning, stacklevel=3)
             trainer = self.build("cpu")
@@ -157,8 +165,33 @@ class Run:
             self._loaded = (trainer, found.step)
         return self._loaded
 
+    def newest_checkpoint(self) -> tuple[checkpoint.Checkpoint, list[str]]:
+        """The newest checkpoint that verifies and is of this run's model, and why each newer one was skipped.
+
+        The model is first built without memory, so that a run from a stranger that claims another size than its
+        files have is refused before anything of that size is made.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        try:
+            model = self.build("meta")
+        except (
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            TypeError,
+        ):  # a constructor that computes with its weights cannot do without
+            return checkpoint.newest(self.folder.checkpoints)
+        size = sum(t.numel() * t.element_size() for t in state.networks(model).values())
+        return checkpoint.newest(self.folder.checkpoints, state.shapes(model), STATE_FACTOR * size + MIN_LIMIT)
+
     def build(self, device: torch.device | str) -> Trainer:
-        """The run's trainer as it was before the first step."""
+        """The run's trainer as it was before the first step.
+
+        Raises:
+            GenkitError: ``run.json`` asks for what the model cannot be.
+        """
         config = parse(self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True)
         return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
 
@@ -213,20 +246,7 @@ class Run:
 
     def complete(self, step: int) -> bool:
         """Whether everything that follows the last step was done at ``step``: its curves are drawn."""
-        return self.samples_path(step).exists() and (self.path / "plots" / "curves.png").exists()
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
-        return self.path / "checkpoints"
-
-    def samples_path(self, step: int) -> Path:
-        """Where the sample grid of a step is."""
-        return self.path / "samples" / f"{step:09d}.png"
-
-    def latest_samples(self) -> Path | None:
-        """The newest sample grid of the training, or None."""
-        return max((path for path in self.path.glob("samples/*.png") if path.stem.isdigit()), default=None)
+        return self.folder.samples(step).exists() and self.folder.inside("plots/curves.png").exists()
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log interval that ends there.
@@ -234,7 +254,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        return self._read_rows("metrics.jsonl")
+        return self.folder.read_rows("metrics.jsonl")
 
     def plot(self, path: Path | None = None) -> Path:
         """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run), and say where.
@@ -242,27 +262,27 @@ class Run:
         Raises:
             RunError: there are no rows.
         """
-        path = path or self.path / "plots" / "curves.png"
+        path = path or self.folder.inside("plots/curves.png")
         plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {self.info.dataset.name}")
         return path
 
-    def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a row to ``metrics.jsonl`` or ``timing.jsonl``."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
     def rewind(self, step: int, info: RunInfo) -> None:
         """Forget rows and grids after ``step``, as if training had never gone past it; ``info`` is what goes on."""
-        for name in ("metrics.jsonl", "timing.jsonl"):
-            rows = [row for row in self._read_rows(name) if row["step"] <= step]
-            self._replace(name, "".join(json.dumps(row) + "\n" for row in rows))
-        for path in self.path.glob("samples/*.png"):
-            if path.stem.isdigit() and int(path.stem) > step:
-                path.unlink()
-        (self.path / "plots" / "curves.png").unlink(missing_ok=True)
+        self.folder.forget_after(step)
         self.info = info
-        self._write_json("run.json", info.model_dump(mode="json"))
+        self.save_info()
         self._loaded = None
+
+    def save_info(self) -> None:
+        """Write ``run.json``.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            self.folder.write_json("run.json", self.info.model_dump(mode="json"))
+        except OSError as error:
+            raise RunError(f"cannot write {self.path}/run.json: {error.strerror}") from error
 
     def record(self, name: str, content: Mapping[str, Mapping[str, Any]]) -> None:
         """Merge the sections of ``content`` into a JSON file of the run.
@@ -270,39 +290,15 @@ class Run:
         Raises:
             RunError: what is there is damaged.
         """
-        path = self.path / name
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            known = self.folder.read_json(name)
+        except FileNotFoundError:
+            known = {}
+        try:
             merged = {section: {**known.get(section, {}), **values} for section, values in content.items()}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise RunError(f"{path} is damaged ({type(error).__name__}); move it away") from None
-        self._write_json(name, {**known, **merged})
-
-    def _read_rows(self, name: str) -> list[dict[str, float]]:
-        path = self.path / name
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            rows = []
-            for number, line in enumerate(lines):
-                if number == len(lines) - 1 and not line.endswith("}"):  # a process that was killed while it wrote
-                    break
-                row = json.loads(line)
-                row["step"] += 0
-                rows.append(row)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{path} is damaged ({type(error).__name__}: {error})") from None
-        return rows
-
-    def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        self._replace(name, json.dumps(content, indent=2) + "\n")
-
-    def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.{os.getpid()}.tmp"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path / name)
+        except (TypeError, AttributeError) as error:
+            raise RunError(f"{self.path / name} is damaged ({type(error).__name__}); move it away") from None
+        self.folder.write_json(name, {**known, **merged})
 
 
 def find_trainer(registry: Registry, name: str) -> type[Trainer]:
@@ -317,29 +313,6 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
     if not (isinstance(target, type) and issubclass(target, Trainer)):
         raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
     return target
-
-
-def _claim(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    if (path / "run.json").exists():
-        raise RunError(f"{path} already holds a run: go on with `genkit resume {path}`, or choose another --out")
-    if any(path.iterdir()):
-        raise RunError(f"{path} is not empty: choose another --out")
-    (path / "run.json").open("x").close()  # of two processes at once, one fails here
-    return path
-
-
-def _claim_next(parent: Path, title: str) -> Path:
-    """Make ``parent/0007-title`` with the next free number; of two processes at once, each gets its own."""
-    parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        numbers = [int(match[1]) for path in parent.iterdir() if (match := _NUMBER.match(path.name))]
-        path = parent / f"{max(numbers, default=0) + 1:04d}-{title}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
 
 
 def _slug(name: str) -> str:

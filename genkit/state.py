@@ -16,6 +16,11 @@ def networks(trainer: Trainer) -> Tensors:
     return {name: tensor for name, tensor in _all(trainer) if "." in name}
 
 
+def shapes(trainer: Trainer) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """dtype and shape of each of :func:`networks`."""
+    return {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in networks(trainer).items()}
+
+
 def training(trainer: Trainer) -> Tensors:
     """What else moves: the trainer's own parameters and buffers, and its optimizers."""
     return _own(trainer) | dict(_optimizer_tensors(trainer))

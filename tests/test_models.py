@@ -83,7 +83,7 @@ def test_resume_in_a_new_process_is_exact(name: str, tmp_path: Path) -> None:
     whole = genkit.train(name, iterations=26, out=str(tmp_path / "whole"), **options)
     half = genkit.train(name, iterations=13, out=str(tmp_path / "half"), **options)
     subprocess.run([sys.executable, "-m", "genkit", "resume", str(half.path), "--iterations", "26"], check=True)
-    left, right = (checkpoint.newest(run.checkpoints)[0] for run in (whole, half))
+    left, right = (checkpoint.newest(run.folder.checkpoints)[0] for run in (whole, half))
     for mine, theirs in ((left.model, right.model), (left.state, right.state)):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)

@@ -13,13 +13,13 @@ import genkit
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [  # from the ground up: a module imports only from layers below its own, or its neighbours named here
-    {"errors"},
+    {"errors", "durable", "interrupt"},
     {"config", "hookspecs", "callback"},
     {"registry"},
     {"rng"},
     {"interfaces", "images", "plotting", "scaffold", "diagnosis"},
     {"data", "state"},
-    {"engine", "checkpoint"},
+    {"engine", "checkpoint", "folder"},
     {"run"},
     {"loop", "console"},
     {"api"},

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..errors import GenkitError, GenkitWarning, PluginError, UnknownNameError, nearest
+from ..errors import GenkitError, GenkitWarning, Interrupted, PluginError, UnknownNameError, nearest, printable
 from ..registry import PluginCommand, discover_commands
+from .output import say
 
 COMMANDS = {
     "train": "Train a model.",
@@ -54,7 +55,7 @@ class _Lazy(click.Group):
         if theirs := _plugin_commands():
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(
-                    [(shown, f"of {command.distribution} {command.version}") for shown, command in theirs]
+                    [(shown, printable(f"of {command.distribution} {command.version}")) for shown, command in theirs]
                 )
 
 
@@ -103,6 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
+    except Interrupted as error:
+        say(str(error), error=True)
+        sys.exit(error.exit_code)
     except (GenkitError, OSError) as error:
         if "--debug" in arguments:
             raise
@@ -113,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, code: int) -> None:
     line = " ".join(message.split())
-    click.echo(f"error: {line}", err=True)
+    say(f"error: {line}", error=True)
     sys.exit(code)
 
 
@@ -121,6 +125,6 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     if issubclass(category, GenkitWarning):
-        click.echo(f"warning: {message}", err=True)
+        say(f"warning: {message}", error=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

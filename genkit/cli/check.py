@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from ..hookspecs import Dataset, Entry, Metric, Model
+from .output import say
 
 KINDS: dict[str, type[Entry]] = {kind.noun: kind for kind in (Model, Dataset, Metric)}
 
@@ -30,11 +31,11 @@ def check(name: str, kind: str, as_json: bool) -> None:
     for result in run_checks(subject_of(name, KINDS[kind]), KINDS[kind]):
         results.append(result)
         if not as_json:
-            click.echo(f"{result.check:{width}}  {result.outcome}  {result.reason}".rstrip())
+            say(f"{result.check:{width}}  {result.outcome}  {result.reason}".rstrip())
     counts = {outcome: sum(r.outcome == outcome for r in results) for outcome in ("passed", "failed", "skipped")}
     if as_json:
         click.echo(json.dumps({kind: name, **counts, "checks": [asdict(r) for r in results]}, indent=2))
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-        click.echo(f"{name}: {summary} in {time.perf_counter() - start:.1f} s")
+        say(f"{name}: {summary} in {time.perf_counter() - start:.1f} s")
     sys.exit(1 if counts["failed"] else 0)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from .. import __version__
+from .output import say
 
 
 @click.command()
@@ -39,12 +40,15 @@ def doctor(as_json: bool, time_limit: float) -> None:
         click.echo(json.dumps({**about, "plugins": [asdict(d) for d in found], "other genkits": others}, indent=2))
     else:
         for name, value in about.items():
-            click.echo(f"{name:10} {value}")
+            say(f"{name:10} {value}")
         for d in found:
             seconds = "" if d.seconds is None else f"  imported in {d.seconds:.2f} s"
-            click.echo(f"\n{d.name} of {d.distribution} {d.version}: {d.state}{seconds}")
+            click.echo()
+            say(f"{d.name} of {d.distribution} {d.version}: {d.state}{seconds}")
             for line in filter(None, [d.reason, ", ".join(d.provides), *d.traceback]):
-                click.echo(f"    {line}")
+                say(f"    {line}")
         for other in others:
-            click.echo(f"\nwarning: the distribution {other} provides a package genkit too; uninstall one of the two")
+            message = f"warning: the distribution {other} provides a package genkit too; uninstall one of the two"
+            click.echo()
+            say(message)
     sys.exit(1 if broken else 0)

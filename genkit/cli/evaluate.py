@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from .output import say
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -29,4 +31,4 @@ def evaluate(run: Path, metrics: str, count: int, seed: int, data_root: Path | N
         return
     for metric, values in figures.items():
         for name, value in values.items():
-            click.echo(f"{metric}  {name}  {value:.6g}")
+            say(f"{metric}  {name}  {value:.6g}")

@@ -8,6 +8,7 @@ import click
 
 from ..hookspecs import CallbackEntry, Dataset, Entry, Metric, Model
 from ..registry import discover
+from .output import say
 
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 
@@ -64,4 +65,4 @@ def _show(columns: Sequence[str], rows: Sequence[dict[str, Any]], as_json: bool)
         return
     widths = [max(len(str(row[column])) for row in [*rows, {column: column}]) for column in columns]
     for row in [{column: column for column in columns}, *rows]:
-        click.echo("  ".join(str(row[c]).ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())
+        say("  ".join(str(row[c]).ljust(w) for c, w in zip(columns, widths, strict=True)).rstrip())

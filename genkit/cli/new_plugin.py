@@ -1,10 +1,12 @@
 """genkit new-plugin NAME [DIR]."""
 
+import shlex
 from pathlib import Path
 
 import click
 
 from .. import __version__
+from .output import say
 
 
 @click.command()
@@ -25,5 +27,5 @@ def new_plugin(name: str, folder: Path | None) -> None:
             raise UsageError(f"{name} is the name of one of genkit's own models; choose another")
     target = folder or Path(name)
     for path in write_plugin(name, target, __version__):
-        click.echo(path)
-    click.echo(f"next: pip install -e '{target}[test]' && genkit train {name} && genkit check {name}")
+        say(path)
+    say(f"next: pip install -e {shlex.quote(f'{target}[test]')} && genkit train {name} && genkit check {name}")

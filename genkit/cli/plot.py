@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .output import say
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -12,4 +14,4 @@ def plot(run: Path, out: Path | None) -> None:
     """Draw the curves of metrics.jsonl. Prints where the picture is."""
     from ..run import Run
 
-    click.echo(Run.open(run).plot(out))
+    say(Run.open(run).plot(out))

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .output import say
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -23,4 +25,4 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
     path = out or run / "plots" / "reconstructions.png"
     originals = api.originals(opened, count, data_root)
     images.save_pairs(originals, opened.reconstruct(originals), path)
-    click.echo(path)
+    say(path)

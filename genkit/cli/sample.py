@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from .output import say
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -23,4 +25,4 @@ def sample(run: Path, count: int, seed: int, out: Path | None) -> None:
     opened = Run.open(run)
     path = out or run / "plots" / f"samples-seed-{seed}.png"
     images.save(opened.sample(count, seed), path)
-    click.echo(path)
+    say(path)

@@ -1,0 +1,94 @@
+"""Files that survive a crash: when a call here returns, the new content is on disk; before, the old one is.
+
+Every write, fsync and rename of a run goes through here, so that tests can let each of them fail. Nothing follows a
+symbolic link.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its missing parents."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another process may be as fast
+            os.mkdir(folder)  # noqa: PTH102 (os itself, so that tests can replace it)
+        sync_folder(folder.parent)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist, and fsync it; its name is safe after :func:`sync_folder`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, 0o666)
+    try:
+        _write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Give ``path`` new content: at every moment it has all of the old or all of the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)  # of a process that died and had this number
+        write_new(temporary, data)
+        os.replace(temporary, path)  # noqa: PTH105
+        sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # there is one only where something else went wrong before
+            temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add to a file; safe on disk after :func:`sync_file`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW | _BINARY, 0o666)
+    try:
+        _write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def rename(old: Path, new: Path) -> None:
+    """Rename within one folder."""
+    os.rename(old, new)  # noqa: PTH104
+    sync_folder(new.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Return when the content of a file is on disk."""
+    descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _BINARY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in a folder are on disk."""
+    if os.name == "nt":  # where a folder cannot be opened, and names need no fsync
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and what is in it; a symbolic link in it is removed, not followed."""
+    shutil.rmtree(path)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

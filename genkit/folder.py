@@ -1,0 +1,194 @@
+"""The files of one run on disk: where they are, how they are read and written, and who may.
+
+Whatever is read may come from a stranger: sizes are capped, and no path leaves the folder, by a symbolic link either.
+"""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from . import durable
+from .errors import RunError, first_line
+
+MAX_JSON_BYTES = 2**20
+MAX_ROWS_BYTES = 2**28
+LOCK = ".lock"
+"""An empty file; held by the process that trains."""
+_NUMBER = re.compile(r"(\d+)-")
+
+
+class RunFolder:
+    """The files of the run in ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def claim(cls, out: Path | None, title: str) -> Iterator["RunFolder"]:
+        """A new folder that is this process's alone: ``out``, or ``runs/`` with the next number and ``title``.
+
+        Raises:
+            RunError: there is something in it, another process has it, or it cannot be written.
+        """
+        try:
+            if out:
+                durable.make_folder(out)
+            folder = cls(out or _next_number(Path("runs"), title))
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {out or 'runs'}: {error.strerror}") from error
+        with folder.exclusive():
+            if (folder.path / "run.json").exists():
+                hint = f"go on with `genkit resume {shlex.quote(str(folder.path))}`, or choose another --out"
+                raise RunError(f"{folder.path} already holds a run: {hint}")
+            if any(path.name != LOCK and not _is_temporary(path) for path in folder.path.iterdir()):
+                raise RunError(f"{folder.path} is not empty: choose another --out")
+            yield folder
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """No other process trains in the folder meanwhile; a process that dies leaves nothing to clean up.
+
+        Raises:
+            RunError: another one does.
+        """
+        lock = FileLock(self.inside(LOCK), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path}: another process is training in this folder") from None
+        except OSError as error:
+            raise RunError(f"cannot write the run folder {self.path}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def inside(self, name: str) -> Path:
+        """The path of a file of the run.
+
+        Raises:
+            RunError: a symbolic link is on the way, so that it might be anywhere.
+        """
+        path = self.path
+        for part in Path(name).parts:
+            path = path / part
+            if part == ".." or path.is_symlink():
+                raise RunError(f"{path} leads out of the run folder: remove it")
+        return path
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.inside("checkpoints")
+
+    def samples(self, step: int) -> Path:
+        """Where the sample grid of a step is."""
+        return self.inside(f"samples/{step:09d}.png")
+
+    def all_samples(self) -> list[Path]:
+        """The sample grids of the training, in the order of their steps."""
+        found = [path for path in self.inside("samples").glob("*.png") if path.stem.isascii() and path.stem.isdigit()]
+        return sorted(found, key=lambda path: int(path.stem))
+
+    def read_json(self, name: str) -> Any:
+        """The content of a JSON file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            RunError: it cannot be read, is too large, or is no JSON.
+        """
+        path = self.inside(name)
+        try:
+            return json.loads(_read(path, MAX_JSON_BYTES))
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({type(error).__name__})") from None
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file; the one before, if any, stays until the new one is safe on disk."""
+        durable.replace(self.inside(name), (json.dumps(content, indent=2) + "\n").encode())
+
+    def read_rows(self, name: str) -> list[dict[str, float]]:
+        """The rows of a file of JSON lines; a last line that was cut short by a crash is left out.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.inside(name)
+        try:
+            lines = _read(path, MAX_ROWS_BYTES).decode().splitlines()
+            if lines and not lines[-1].endswith("}"):
+                lines.pop()
+            rows: list[dict[str, float]] = [json.loads(line) for line in lines]
+            if not all(_is_row(row) for row in rows):
+                raise ValueError("a line is not a step with its figures")
+        except FileNotFoundError:
+            return []
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({first_line(error)})") from None
+        return rows
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a row to a file of JSON lines; on disk after :meth:`sync_rows`."""
+        durable.append(self.inside(name), (json.dumps(row) + "\n").encode())
+
+    def sync_rows(self) -> None:
+        """Return when all rows are on disk: a checkpoint that is safe must not know of rows that are not."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            if (path := self.inside(name)).exists():
+                durable.sync_file(path)
+        durable.sync_folder(self.path)
+
+    def forget_after(self, step: int) -> None:
+        """Cut rows and remove grids of later steps, and the curves, as if training had never gone past ``step``."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            rows = [row for row in self.read_rows(name) if row["step"] <= step]
+            durable.replace(self.inside(name), "".join(json.dumps(row) + "\n" for row in rows).encode())
+        for path in self.all_samples():
+            if int(path.stem) > step:
+                path.unlink()
+        self.inside("plots/curves.png").unlink(missing_ok=True)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        if path.stat().st_size > limit:
+            raise RunError(f"{path} is larger than {limit} bytes")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from None
+
+
+def _is_row(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("step"), int)
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in row.values())
+    )
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def _next_number(parent: Path, title: str) -> Path:
+    """Make ``parent/0007-title`` with the next free number; of two processes at once, each gets its own."""
+    durable.make_folder(parent)
+    while True:
+        numbers = [int(match[1]) for path in parent.iterdir() if (match := _NUMBER.match(path.name))]
+        path = parent / f"{max(numbers, default=0) + 1:04d}-{title}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        durable.sync_folder(parent)
+        return path

@@ -21,5 +21,9 @@ docs:
 bench *args:
     python -m benchmarks.plain_loop {{args}}
 
+# What a run survives, at full size: kills, signals, failing disks, power cuts, hostile files and names (half an hour).
+stress *args:
+    python -m tests.stress {{args}}
+
 ci:
     bash .ci/run

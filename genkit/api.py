@@ -121,7 +121,7 @@ def _resume(
     info = run.info
     changes = {"iterations": iterations, "data_root": data_root, "device": device}
     given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
-    core, own = resolve(run.trainer_class.Config, info.model.name, given | info.config)
+    core, _ = resolve(run.trainer_class.Config, info.model.name, given | info.config)
     told = _audience(run.registry, core, callbacks, progress)
     found = _newest(run, told)
     step = found.step if found else 0
@@ -138,7 +138,7 @@ def _resume(
         if before != now:
             told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
     data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
-    engine = _engine(build(run.trainer_class, own, data.spec, core.seed, chosen), data, core)
+    engine = _engine(run.build(chosen), data, core)
     if found:
         engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from . import state
 from .data import Batches, ImageData, Order
-from .errors import CheckpointError, ContractError, DeviceError, GenkitWarning
-from .interfaces import Metrics, Trainer
+from .errors import CheckpointError, ContractError, DeviceError, GenkitWarning, first_line
+from .interfaces import Batch, Metrics, Trainer
 from .interrupt import Interrupt
 from .rng import Rng
 
@@ -57,6 +57,7 @@ class Engine:
         self._names: tuple[str, ...] | None = None
         self._ring = torch.empty(0)
         self._restored: dict[str, Tensor] = {}
+        self._proved = True
         _prefer_fused(trainer)
 
     def run(self, steps: int, stop: Interrupt | None = None) -> None:
@@ -64,7 +65,7 @@ class Engine:
         trainer, iteration = self.trainer, self.trainer.iteration
         values: list[Tensor] = []
         for batch in self._batches.window(self._order.indices(self.step, steps)):
-            metrics = trainer.step(batch, self.rng)
+            metrics = trainer.step(batch, self.rng) if self._proved else self._prove(batch)
             iteration.add_(1)
             if tuple(metrics) != self._names:
                 self._name_ring(metrics)
@@ -76,6 +77,16 @@ class Engine:
         rows = torch.stack(values).view(-1, len(self._names or ()))
         self._ring[start : start + len(rows)] = rows
         self.step += len(rows)
+
+    def _prove(self, batch: Batch) -> Metrics:
+        """The first step after a restore: optimizer state that no rule could judge shows here whether it works."""
+        try:
+            metrics = self.trainer.step(batch, self.rng)
+        except (RuntimeError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
+            message = f"the first step after loading the checkpoint of step {self.step} failed: {first_line(error)}"
+            raise CheckpointError(f"{message}; it was written by another version, or tampered with") from error
+        self._proved = True
+        return metrics
 
     def _name_ring(self, metrics: Metrics) -> None:
         """Check what the first step gave, and make room for it."""
@@ -137,23 +148,34 @@ class Engine:
             CheckpointError: it does not fit; the trainer is as it was.
         """
         window = {name.removeprefix("window/"): t for name, t in saved.items() if name.startswith("window/")}
-        if (
-            any(values.shape != (step % self.log_interval,) for values in window.values())
-            or "rng/training" not in saved
-        ):
-            raise CheckpointError("the checkpoint's engine state does not fit its step")
-        if int(saved.get("trainer/iteration", torch.tensor(-1))) != step:
+        for values in window.values():
+            if values.shape != (step % self.log_interval,) or values.dtype != torch.float32:
+                raise CheckpointError("the checkpoint's losses since the last log row do not fit its step")
+        iteration = saved.get("trainer/iteration")
+        if iteration is None or iteration.shape or iteration.dtype != torch.int64 or int(iteration) != step:
             raise CheckpointError("the checkpoint's iteration count is not its step")
-        rest = {name: t for name, t in saved.items() if not name.startswith(("window/", "rng/"))}
+        rng = self._restored_rng(step, saved.get("rng/training"))
+        rest = {name: t for name, t in saved.items() if name != "rng/training" and not name.startswith("window/")}
         state.restore(self.trainer, model, rest)
-        if saved["rng/training"].shape == self.rng.state().shape:
-            self.rng.set_state(saved["rng/training"])
-        else:  # streams of different kinds of device do not translate
-            self.rng = Rng(self._seed, f"training from step {step}", self.device)
-            message = f"the random stream is of another kind of device: a new one begins at step {step}"
-            warnings.warn(message, GenkitWarning, stacklevel=2)
+        self.rng = rng
         self.step = step
         self._restored = window
+        self._proved = False
+
+    def _restored_rng(self, step: int, saved: Tensor | None) -> Rng:
+        if saved is None or saved.dtype != torch.uint8 or saved.dim() != 1:
+            raise CheckpointError("the checkpoint lacks the state of the random stream")
+        rng = Rng(self._seed, "training", self.device)
+        if saved.shape == rng.state().shape:
+            try:
+                rng.set_state(saved)
+            except RuntimeError as error:
+                raise CheckpointError(f"the checkpoint's random stream is damaged ({first_line(error)})") from None
+            return rng
+        # Streams of different kinds of device do not translate.
+        message = f"the random stream is of another kind of device: a new one begins at step {step}"
+        warnings.warn(message, GenkitWarning, stacklevel=3)
+        return Rng(self._seed, f"training from step {step}", self.device)
 
 
 def _prefer_fused(trainer: Trainer) -> None:

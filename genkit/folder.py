@@ -121,19 +121,27 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.inside(name)
-        try:
-            lines = _read(path, MAX_ROWS_BYTES).decode().splitlines()
-            if lines and not lines[-1].endswith("}"):
-                lines.pop()
-            rows: list[dict[str, float]] = [json.loads(line) for line in lines]
-            if not all(_is_row(row) for row in rows):
-                raise ValueError("a line is not a step with its figures")
-        except FileNotFoundError:
-            return []
-        except (ValueError, OverflowError, RecursionError) as error:
-            raise RunError(f"{path} is damaged ({first_line(error)})") from None
+        rows, damaged = self._rows(name)
+        if damaged:
+            raise RunError(f"{self.path / name} is damaged ({damaged})")
         return rows
+
+    def _rows(self, name: str) -> tuple[list[dict[str, float]], str]:
+        """The rows before the first damaged line, and what is wrong with that; a last line cut short is not wrong."""
+        try:
+            lines = _read(self.inside(name), MAX_ROWS_BYTES).decode(errors="replace").split("\n")
+        except FileNotFoundError:
+            return [], ""
+        rows: list[dict[str, float]] = []
+        for number, line in enumerate(lines[:-1]):
+            try:
+                row = json.loads(line)
+                if not _is_row(row):
+                    raise ValueError("not a step with its figures")
+            except (ValueError, OverflowError, RecursionError) as error:
+                return rows, f"line {number + 1}: {first_line(error)}"
+            rows.append(row)
+        return rows, ""
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a row to a file of JSON lines; on disk after :meth:`sync_rows`."""
@@ -147,9 +155,18 @@ class RunFolder:
         durable.sync_folder(self.path)
 
     def forget_after(self, step: int) -> None:
-        """Cut rows and remove grids of later steps, and the curves, as if training had never gone past ``step``."""
+        """Cut rows and remove grids of later steps, and the curves, as if training had never gone past ``step``.
+
+        What is damaged behind the row of ``step`` was never safe, and goes with the rest.
+
+        Raises:
+            RunError: there is no row of ``step``.
+        """
         for name in ("metrics.jsonl", "timing.jsonl"):
-            rows = [row for row in self.read_rows(name) if row["step"] <= step]
+            found, damaged = self._rows(name)
+            rows = [row for row in found if row["step"] <= step]
+            if step and (not rows or rows[-1]["step"] != step):
+                raise RunError(f"{self.path / name} is damaged ({damaged or f'it has no row of step {step}'})")
             durable.replace(self.inside(name), "".join(json.dumps(row) + "\n" for row in rows).encode())
         for path in self.all_samples():
             if int(path.stem) > step:

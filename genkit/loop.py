@@ -28,38 +28,44 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
         Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
         GenkitError: a loss or weight is not finite, or the disk refused a checkpoint or a row.
     """
-    clock = _Clock(engine.step)
     told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
-    try:
-        with Interrupt() as interrupt:
-            if not checkpoint.steps(run.folder.checkpoints):  # from here on, a run that is killed can be resumed
-                _save(run, engine, options, told)
-            while engine.step < options.iterations:
-                # As many steps as fit before something has to happen.
-                engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
-                step, last = engine.step, engine.step == options.iterations
-
-                # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
-                if last or step % options.log_interval == 0:
-                    _log(run, engine, clock, told)
-
-                # The same latents every time, so that one can watch an image change.
-                if last or step % options.sample_interval == 0:
-                    _sample(run, engine, options.seed, told)
-
-                # Older checkpoints go only when the new one is safe.
-                if last or interrupt or step % options.checkpoint_interval == 0:
-                    _save(run, engine, options, told)
-                if interrupt.signal and not last:
-                    how = f"`genkit resume {shlex.quote(str(run.path))}` goes on"
-                    message = f"stopped by {interrupt.signal.name}; the checkpoint of step {step} is safe: {how}"
-                    raise Interrupted(message, interrupt.signal)
-    finally:
-        told.on_stop(engine.step)
-    _evaluate(run, engine.trainer, data, options, told)
-    _written(run.plot, "the curves", told)
+    with Interrupt() as interrupt:
+        try:
+            _train(run, engine, options, told, interrupt)
+        finally:
+            told.on_stop(engine.step)
+        _evaluate(run, engine.trainer, data, options, told)
+        _written(run.plot, "the curves", told)
     samples = run.folder.all_samples()
     told.on_end(engine.step, run.path, samples[-1] if samples else None)
+
+
+def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, interrupt: Interrupt) -> None:
+    clock = _Clock(engine.step)
+    if not checkpoint.steps(run.folder.checkpoints):  # from here on, a run that is killed can be resumed
+        _save(run, engine, options, told)
+    while engine.step < options.iterations:
+        # As many steps as fit before something has to happen.
+        engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
+        step, last = engine.step, engine.step == options.iterations
+
+        # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
+        if last or step % options.log_interval == 0:
+            _log(run, engine, clock, told)
+
+        # The same latents every time, so that one can watch an image change.
+        if last or step % options.sample_interval == 0:
+            _sample(run, engine, options.seed, told)
+
+        # Older checkpoints go only when the new one is safe.
+        if last or interrupt or step % options.checkpoint_interval == 0:
+            _save(run, engine, options, told)
+
+        # What follows the last step takes a moment, and is done all the same.
+        if interrupt.signal and not last:
+            how = f"`genkit resume {shlex.quote(str(run.path))}` goes on"
+            message = f"stopped by {interrupt.signal.name}; the checkpoint of step {step} is safe: {how}"
+            raise Interrupted(message, interrupt.signal)
 
 
 class _Clock:

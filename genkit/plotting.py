@@ -1,6 +1,7 @@
 """Curves as pictures. Only this imports matplotlib, when a curve is drawn."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
             axis.legend(frameon=False)
     axes[-1].set_xlabel("iteration")
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=120, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in a script that the font lacks: boxes
+        figure.savefig(buffer, dpi=120, format="png")
     durable.make_folder(path.parent)
     durable.replace(path, buffer.getvalue())
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import checkpoint, state
 from .config import Config, TrainOptions, parse
 from .data import DataRequest, ImageData, Notify, data_root, load_dataset
-from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError
+from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError, first_line
 from .folder import RunFolder
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
@@ -193,7 +193,12 @@ class Run:
             GenkitError: ``run.json`` asks for what the model cannot be.
         """
         config = parse(self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True)
-        return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
+        try:
+            return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
+        except (RuntimeError, MemoryError) as error:
+            if str(device) == "meta":  # where not every constructor can do its work
+                raise
+            raise RunError(f"{self.path}: its model cannot be built: {first_line(error)}") from error
 
     def data(self, root: Path | None = None, notify: Notify = lambda line: None) -> ImageData:
         """The dataset of the run, read again; files that it passes over are said through ``notify``.
@@ -267,8 +272,15 @@ class Run:
         return path
 
     def rewind(self, step: int, info: RunInfo) -> None:
-        """Forget rows and grids after ``step``, as if training had never gone past it; ``info`` is what goes on."""
-        self.folder.forget_after(step)
+        """Forget rows and grids after ``step``, as if training had never gone past it; ``info`` is what goes on.
+
+        Raises:
+            RunError: a file is damaged, or cannot be written.
+        """
+        try:
+            self.folder.forget_after(step)
+        except OSError as error:
+            raise RunError(f"cannot write in {self.path}: {error.strerror}") from error
         self.info = info
         self.save_info()
         self._loaded = None

@@ -128,10 +128,12 @@ def _optimizer_slots(
             yield groups[prefix], key, current.device, tensor
         elif prefix in states:
             holder, parameter, on_device = states[prefix]
-            if tensor.dim() not in (0, parameter.dim()) or tensor.numel() > parameter.numel():
+            if tensor.dim() not in (0, parameter.dim()) or tensor.numel() > max(1, parameter.numel()):
                 raise CheckpointError(
                     f"{path!r} has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}"
                 )
+            if tensor.dtype not in (parameter.dtype, torch.float32, torch.int64):
+                raise CheckpointError(f"{path!r} is {tensor.dtype}, its parameter {parameter.dtype}")
             yield holder, key, parameter.device if on_device or tensor.dim() else torch.device("cpu"), tensor
         else:
             raise CheckpointError(f"the checkpoint has {path!r}, which the model's optimizers lack")

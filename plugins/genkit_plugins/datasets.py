@@ -29,6 +29,8 @@ ANSWER_SECONDS = 5.0
 """A network that has not answered by then counts as absent."""
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_UBYTE = 0x08
+CIFAR_IMAGES, CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
+"""Images in a file of CIFAR-10, and bytes of one: its label, then its pixels."""
 MAX_IMAGE_PIXELS = 4096 * 4096
 MAX_UNPACKED_BYTES = 2**28
 PICTURES = {
@@ -69,17 +71,19 @@ def cifar10(request: DataRequest) -> ImageData:
                 if member is None:
                     raise DataError(f"{archive} holds no {name}")
                 folder.mkdir(parents=True, exist_ok=True)
-                _write_whole(folder / name, member.read(10_000 * 3073))
+                _write_whole(folder / name, member.read(CIFAR_IMAGES * CIFAR_ROW))
     train = [_cifar_batch(folder / name) for name in names[:-1]]
     images, labels = (torch.cat(part) for part in zip(*train, strict=True))
     return ImageData(Split(images, labels), Split(*_cifar_batch(folder / names[-1])), source=str(folder), classes=10)
 
 
 def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
-    data = path.read_bytes()
-    if len(data) != 10_000 * 3073:
-        raise DataError(f"{path}: {len(data)} bytes, not the 30730000 of 10,000 images")
-    rows = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(10_000, 3073)
+    size, expected = path.stat().st_size, CIFAR_IMAGES * CIFAR_ROW
+    if size != expected:
+        raise DataError(
+            f"{path}: {size} bytes, not the {expected} of {CIFAR_IMAGES} images; delete it to have it again"
+        )
+    rows = torch.from_numpy(np.fromfile(path, dtype=np.uint8)).view(CIFAR_IMAGES, CIFAR_ROW)
     return rows[:, 1:].reshape(-1, 3, 32, 32).contiguous(), rows[:, 0].long()
 
 

@@ -1,0 +1,48 @@
+"""``python -m tests.stress [NAME ...]``: all of it at full size, or what is named; a table of what came out."""
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+
+import torch
+
+import genkit
+
+from .disk import faults, power_cuts
+from .kills import kills
+from .malformed import malformed
+from .names import names
+from .signals import signals
+
+FULL: dict[str, Callable[[Path], Mapping[str, float]]] = {
+    "kills": lambda folder: kills(300, folder),
+    "faults": faults,
+    "power cuts": lambda folder: power_cuts(5000, folder),
+    "malformed": lambda folder: malformed(20_000, folder),
+    "signals": lambda folder: signals(100, folder),
+    "names": lambda folder: names(1000, folder),
+}
+"""What is done at full size."""
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    chosen = sys.argv[1:] or list(FULL)
+    print(f"{date.today()}, genkit {genkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print("| what | result | seconds |\n|---|---|---|")
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            result = FULL[name](Path(folder))
+        figures = ", ".join(
+            f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}" for key, value in result.items()
+        )
+        print(f"| {name} | {figures} | {time.perf_counter() - start:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Hostile names through every place that takes or shows one: nothing escapes, nothing is executed, no traceback."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+from genkit import registry
+from genkit.cli import main
+from genkit.errors import GenkitError, printable
+from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
+from genkit.registry import Plugin, PluginCommand, PluginWarning, Registry
+
+SENTINEL = "pwned"
+"""The file that commands in the names would make."""
+
+LONG = (
+    "a" * 255,
+    "a" * 256,
+    "a" * 5000,
+    "\u00e9" * 200,
+    "/".join("a" * 50),
+    "../" * 500,
+    "-" * 300,
+    " " * 300,
+    "a b" * 99,
+)
+GROUPS: dict[str, list[str]] = json.loads((Path(__file__).parent / "names.json").read_text())
+"""Shell, code, paths, HTML, control characters, Unicode, and what is hardly there."""
+NAMES = list(dict.fromkeys((*(name for group in GROUPS.values() for name in group), *LONG)))
+
+Place = Callable[[str], None]
+
+
+def names(count: int, folder: Path) -> dict[str, int]:
+    """Send ``count`` names (all: at least 200) through every place; what went wrong, place by place, fails at once."""
+    cage = folder / "cage" / "inner"
+    cage.mkdir(parents=True)
+    step = max(1, len(NAMES) // count)
+    chosen = NAMES[::step][:count]
+    with contextlib.chdir(cage), mock.patch.dict(os.environ, {"HOME": str(cage), "GENKIT_DATA": str(cage / "data")}):
+        call("train", "simple-gan", *SMALL, "--dataset", "digits", "--out", "run")
+        for name in chosen:
+            for place, go in PLACES.items():
+                before = set(folder.rglob("*")) - set(cage.rglob("*"))
+                try:
+                    go(name)
+                except GenkitError as error:
+                    assert_harmless(printable(str(error)), place, name)
+                outside = set(folder.rglob("*")) - set(cage.rglob("*")) - before
+                assert not outside, f"{place} of {name!r} made {outside}"
+                assert not list(cage.rglob(SENTINEL)), f"{place} of {name!r} was executed"
+    return {"names": len(chosen), "places": len(PLACES), "tried": len(chosen) * len(PLACES)}
+
+
+SMALL = ("--iterations", "1", "--batch-size", "2", "--hidden-dim", "2", "--latent-dim", "2", "--device", "cpu")
+
+
+def call(*arguments: str) -> str:
+    """The command line in this process; what it printed, which must be free of what could move a cursor."""
+    out = io.StringIO()
+    ends: list[object] = []
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), warnings.catch_warnings():
+        try:
+            main(list(arguments))
+        except SystemExit as end:
+            ends.append(end.code)
+    assert set(ends) <= {None, 0, 1, 2}, f"{arguments}: exit code {ends}"
+    assert_harmless(out.getvalue(), " ".join(arguments[:2]), arguments)
+    return out.getvalue()
+
+
+def assert_harmless(text: str, place: str, name: object) -> None:
+    """No control character but the ends of lines, no traceback."""
+    for line in text.split("\n"):
+        assert printable(line) == line, f"{place} of {name!r} prints {line!r}"
+    assert "Traceback" not in text, f"{place} of {name!r}: {text}"
+
+
+def _on_the_command_line(*arguments: str) -> Place:
+    """A place among the arguments of a command, marked ``@``."""
+    return lambda name: void(call(*(argument.replace("@", name) for argument in arguments)))
+
+
+def void(_: object) -> None:
+    """Nothing of it is needed."""
+
+
+def _as_out(name: str) -> None:
+    """A run folder of that name is made where the user says, or refused."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return  # it is the user's own word, and leads where the user wants
+    call("train", "simple-gan", *SMALL, "--dataset", "digits", "--out", name)
+    if (Path(name) / "run.json").is_file() if name and "\0" not in name and len(name) < 250 else False:
+        call("resume", name)
+        call("sample", name, "--count", "1")
+
+
+def _in_run_json(*keys: str) -> Place:
+    """A place in a stranger's ``run.json``: the run is used as far as it can be."""
+
+    def go(name: str) -> None:
+        shutil.rmtree("stranger", ignore_errors=True)
+        shutil.copytree("run", "stranger")
+        content = json.loads(Path("stranger/run.json").read_text())
+        holder = content
+        for key in keys[:-1]:
+            holder = holder[key]
+        holder[keys[-1]] = name
+        Path("stranger/run.json").write_text(json.dumps(content))
+        for command in (
+            ("sample", "stranger", "--count", "1"),
+            ("plot", "stranger"),
+            ("resume", "stranger"),
+            ("evaluate", "stranger"),
+        ):
+            call(*command)
+
+    return go
+
+
+def _as_metric_of_a_stranger(name: str) -> None:
+    rows = [{"step": 1, name: 0.5}, {"step": 2, name: 0.25}]
+    shutil.rmtree("stranger", ignore_errors=True)
+    shutil.copytree("run", "stranger")
+    Path("stranger/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    call("plot", "stranger")
+
+
+def _in_an_entry(field: str) -> Place:
+    """A plugin whose entries bear the name; it is listed, or left out with a warning."""
+
+    def go(name: str) -> None:
+        for kind in (Model, Dataset, Metric, CallbackEntry):
+            entry = kind(**{"name": "x", "summary": "x", "target": "json:loads", field: name})
+            plugin = Plugin("hostile", "hostile", "hostile", "1", "here")
+
+            def ask(_: Plugin, kind: type = kind, entry: object = entry) -> object:
+                registry._check_entry(entry)  # type: ignore[arg-type]
+                return {kind: [entry]}
+
+            with mock.patch.object(registry, "_ask_hooks", ask), _installed([plugin]):
+                call(f"{kind.noun}s")
+                call("train", "hostile/x", "--help")
+
+    return go
+
+
+def _in_metadata(field: str) -> Place:
+    """A distribution whose metadata bears the name."""
+
+    def go(name: str) -> None:
+        words = {"name": "x", "module": "not_there", "distribution": "x", "version": "1", "origin": "here", field: name}
+        command = PluginCommand(words["name"], words["distribution"], words["version"], words["module"])
+        with _installed([Plugin(**words)], [command] if registry._NAME.fullmatch(command.name) else []):
+            for arguments in (("plugins",), ("models",), ("--help",), (name,), (f"{name}/x",)):
+                call(*arguments)
+
+    return go
+
+
+@contextlib.contextmanager
+def _installed(plugins: list[Plugin], commands: list[PluginCommand] | None = None) -> Iterator[None]:
+    with (
+        mock.patch("genkit.cli.listing.discover", return_value=Registry(plugins)),
+        mock.patch("genkit.cli.train.discover", return_value=Registry(plugins)),
+        mock.patch("genkit.cli.discover_commands", return_value=commands or []),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("always", PluginWarning)
+        yield
+
+
+PLACES: dict[str, Place] = {
+    "command": _on_the_command_line("@"),
+    "model": _on_the_command_line("train", "@"),
+    "model to check": _on_the_command_line("check", "@"),
+    "option of a model": _on_the_command_line("train", "simple-gan", "--@"),
+    "value of an option": _on_the_command_line("train", "simple-gan", "--latent-dim", "@"),
+    "choice": _on_the_command_line("train", "simple-gan", "--d-updates", "@"),
+    "device": _on_the_command_line("train", "simple-gan", "--device", "@"),
+    "dataset": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "x@"),
+    "folder of images": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "folder:no-such/@"),
+    "data root": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "folder:none", "--data-root", "@"),
+    "callback": _on_the_command_line("train", "simple-gan", *SMALL, "--callbacks", "x@"),
+    "config file": _on_the_command_line("train", "simple-gan", "--config", "no-such/@"),
+    "run": _on_the_command_line("sample", "no-such/@"),
+    "metric": _on_the_command_line("evaluate", "run", "--metrics", "x@"),
+    "picture": _on_the_command_line("sample", "run", "--count", "1", "--out", "pictures/x@.gif"),
+    "new plugin": _on_the_command_line("new-plugin", "@", "no-such"),
+    "out": _as_out,
+    "model in run.json": _in_run_json("model", "name"),
+    "distribution in run.json": _in_run_json("model", "distribution"),
+    "dataset in run.json": _in_run_json("dataset", "name"),
+    "source in run.json": _in_run_json("dataset", "source"),
+    "device in run.json": _in_run_json("options", "device"),
+    "environment in run.json": _in_run_json("environment", "torch"),
+    "option in run.json": _in_run_json("config", "d_updates"),
+    "metric in metrics.jsonl": _as_metric_of_a_stranger,
+    "name of an entry": _in_an_entry("name"),
+    "summary of an entry": _in_an_entry("summary"),
+    "target of an entry": _in_an_entry("target"),
+    "name of a plugin": _in_metadata("name"),
+    "module of a plugin": _in_metadata("module"),
+    "distribution of a plugin": _in_metadata("distribution"),
+    "version of a plugin": _in_metadata("version"),
+}

@@ -1,0 +1,68 @@
+"""A small part of each of the trials; ``just stress`` runs them at full size."""
+
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from genkit import durable
+from tests.stress import names as hostile
+from tests.stress.disk import power_cuts
+from tests.stress.malformed import malformed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="kills forks of itself, and this system has none")
+@pytest.mark.parametrize(
+    ("call", "counts", "nothing_of"),
+    [
+        ("kills(6, folder)", "'kills'] >= 6", ("lost", "other ends")),
+        ("signals(4, folder)", "'signals'] >= 4", ("not durable", "other ends")),
+        ("faults(folder)", "'faults'] >= 60", ("no valid checkpoint", "left behind", "could not go on")),
+    ],
+)
+def test_processes_that_die(call: str, counts: str, nothing_of: tuple[str, ...], tmp_path: Path) -> None:
+    """In a process of its own, which forks: this one may have threads."""
+    module = {"k": "kills", "s": "signals", "f": "disk"}[call[0]]
+    name = call.partition("(")[0]
+    code = (
+        f"from pathlib import Path; from tests.stress.{module} import {name}\n"
+        f"folder = Path({str(tmp_path)!r}); result = {call}; print(result)\n"
+        f"assert result[{counts} and not any(result[key] for key in {nothing_of})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_power_cuts(tmp_path: Path) -> None:
+    result = power_cuts(300, tmp_path)
+    assert result == {"power cuts": 300, "unrecoverable": 0, "run.json lost": 0}
+
+
+@pytest.mark.parametrize("forgotten", ["sync_folder", "write_new"])
+def test_power_cuts_show_a_forgotten_fsync(forgotten: str, tmp_path: Path) -> None:
+    """The simulation would tell: without one of them, something is lost."""
+
+    def write_unsynced(path: Path, data: bytes) -> None:
+        descriptor = durable.os.open(path, durable.os.O_WRONLY | durable.os.O_CREAT)
+        durable.os.write(descriptor, data)
+        durable.os.close(descriptor)
+
+    stand_in = {"sync_folder": lambda path: None, "write_new": write_unsynced}[forgotten]
+    with mock.patch.object(durable, forgotten, stand_in):
+        assert power_cuts(100, tmp_path)["unrecoverable"] > 0
+
+
+def test_malformed_checkpoints(tmp_path: Path) -> None:
+    result = malformed(300, tmp_path)
+    assert result["tried"] == 300
+    assert result["accepted"] == 0
+    assert result["memory growth (MiB)"] < 64
+
+
+def test_hostile_names(tmp_path: Path) -> None:
+    assert len(hostile.NAMES) >= 200
+    assert hostile.names(6, tmp_path)["tried"] >= 6 * 30

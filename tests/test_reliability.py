@@ -1,0 +1,419 @@
+"""Signals, locks, full disks, numbers that are not finite, and runs from strangers: one promise a test."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import genkit
+from genkit import checkpoint, durable, images
+from genkit.callback import Callback
+from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, printable
+from genkit.folder import RunFolder
+from genkit.testing.subject import no_unpickling
+from genkit_plugins import datasets
+
+OPTIONS = {"batch_size": 4, "log_interval": 4, "sample_interval": 8, "checkpoint_interval": 8, "device": "cpu"}
+QUIET = {**OPTIONS, "progress": False}
+
+
+class Notices(Callback):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_notice(self, message: str) -> None:
+        self.heard.append(message)
+
+
+class SendsItself(Callback):
+    """A signal in the middle of training, from the log callback."""
+
+    def __init__(self, number: signal.Signals, step: int) -> None:
+        self.number, self.step = number, step
+
+    def on_log(self, step: int, metrics: object) -> None:
+        if step == self.step:
+            signal.raise_signal(self.number)
+
+
+# --- signals ---
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(tiny, images: Tensor, number, code: int) -> None:
+    whole = genkit.train(tiny, dataset=images, iterations=32, **QUIET)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match=f"{number.name}; the checkpoint of step 12 is safe: `genkit resume") as stop:
+        genkit.train(tiny, dataset=images, iterations=32, out="run", callbacks=[SendsItself(number, 12)], **QUIET)
+    assert stop.value.exit_code == code
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert checkpoint.newest(Path("run/checkpoints"))[0].step == 12
+    resumed = genkit.resume("run", trainer=tiny, dataset=images, progress=False)
+    assert (whole.path / "metrics.jsonl").read_bytes() == (resumed.path / "metrics.jsonl").read_bytes()
+    left, right = (checkpoint.newest(run.folder.checkpoints)[0] for run in (whole, resumed))
+    assert all(left.state[name].equal(right.state[name]) for name in left.state | right.state)
+
+
+def test_a_signal_at_the_last_step_lets_it_finish(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[SendsItself(signal.SIGTERM, 8)], **QUIET)
+    assert (run.path / "plots" / "curves.png").exists()
+
+
+def test_training_in_a_thread_leaves_signals_alone(tiny, images: Tensor) -> None:
+    runs: list[genkit.Run] = []
+    thread = threading.Thread(
+        target=lambda: runs.append(genkit.train(tiny, dataset=images, iterations=4, threads=1, **QUIET))
+    )
+    thread.start()
+    thread.join()
+    assert runs[0].step == 4
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "genkit", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+LONG = ("train", "simple-gan", "--dataset", "digits", "--device", "cpu", "--threads", "1", "--out", "run")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_line_says_how_to_go_on(number: signal.Signals, code: int) -> None:
+    process = start(*LONG, "--iterations", "1000000")
+    wait_for(Path("run/metrics.jsonl"), process)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    assert err.splitlines()[-1].startswith(f"stopped by {number.name}; the checkpoint of step ")
+    assert err.splitlines()[-1].endswith("`genkit resume run` goes on")
+    assert "Traceback" not in err
+
+
+def test_a_second_signal_leaves_at_once(tiny, images: Tensor) -> None:
+    """The step in the middle of which the first one came never ends."""
+    code = (
+        f"import signal, time, torch, genkit, sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from tests.conftest import TinyGAN\n"
+        "class Stuck(TinyGAN):\n"
+        "    def step(self, batch, rng):\n"
+        "        print('stuck', flush=True)\n"
+        "        while True: time.sleep(0.01)\n"
+        "images = torch.zeros(20, 4, 4, dtype=torch.uint8)\n"
+        "genkit.train(Stuck, dataset=images, iterations=4, out='run', device='cpu', progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stuck\n"
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    process.stdout.close()
+
+
+# --- two processes ---
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    process = start(*LONG, "--iterations", "1000000")
+    wait_for(Path("run/metrics.jsonl"), process)
+    for again in (
+        lambda: genkit.resume("run", progress=False),
+        lambda: genkit.train("vae", dataset="digits", out="run"),
+    ):
+        with pytest.raises(RunError, match="another process is training in this folder"):
+            again()
+    assert genkit.load("run").sample(1).shape == (1, 1, 28, 28)  # reading is free
+    process.kill()
+    process.communicate()
+    step = genkit.load("run").step
+    assert genkit.resume("run", iterations=step + 5, progress=False).step == step + 5
+
+
+def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tiny, images: Tensor) -> None:
+    whole = genkit.train(tiny, dataset=images, iterations=8, **QUIET)
+    shutil.copytree(whole.path, "run")
+    shutil.rmtree("run/checkpoints")
+    notices = Notices()
+    run = genkit.resume("run", trainer=tiny, dataset=images, callbacks=[notices], progress=False)
+    assert notices.heard == ["run has no checkpoint yet: beginning at step 0"]
+    assert (whole.path / "metrics.jsonl").read_bytes() == (run.path / "metrics.jsonl").read_bytes()
+
+
+def test_a_folder_that_a_process_died_in_before_it_wrote_anything_is_free(tiny, images: Tensor) -> None:
+    Path("run").mkdir()
+    Path("run/.lock").touch()
+    Path("run/.run.json.123.tmp").write_text("{")
+    assert genkit.train(tiny, dataset=images, iterations=1, out="run", **QUIET).step == 1
+
+
+# --- full disks ---
+
+
+def refuse(path: Path, data: bytes) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(tiny, images: Tensor, monkeypatch) -> None:
+    notices = Notices()
+
+    class FullDisk:
+        def __getattr__(self, name: str) -> object:
+            return refuse if name == "replace" else getattr(durable, name)
+
+    monkeypatch.setattr("genkit.images.durable", FullDisk())
+    monkeypatch.setattr("genkit.plotting.durable", FullDisk())
+    run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[notices], **QUIET)
+    assert run.step == 8
+    assert notices.heard == [
+        "the samples of step 8 could not be written (No space left on device); going on without",
+        "the curves could not be written (No space left on device); going on without",
+    ]
+
+
+@pytest.mark.parametrize("what", ["append", "write_new"])
+def test_a_log_or_checkpoint_that_cannot_be_written_stops_with_one_line(
+    tiny, images: Tensor, monkeypatch, what
+) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=8, **QUIET)
+    before = sorted(path for path in run.path.rglob("*"))
+
+    says = {"append": r"step 12: cannot write the log in .*No space", "write_new": "cannot write in .*No space"}[what]
+    with monkeypatch.context() as full:
+        full.setattr(durable, what, refuse)
+        with pytest.raises(GenkitError, match=says) as error:
+            genkit.resume(run.path, 16, trainer=tiny, dataset=images, progress=False)
+    assert "\n" not in str(error.value)
+    left = {path for path in run.path.rglob("*") if path not in before and path.suffix != ".png"}
+    assert left <= {run.path / "checkpoints"}
+    assert genkit.resume(run.path, 16, trainer=tiny, dataset=images, progress=False).step == 16
+
+
+# --- numbers that are not finite ---
+
+
+def test_a_parameter_that_is_not_finite_stops_the_run_within_the_window(tiny, images: Tensor) -> None:
+    class Breaks(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            metrics = super().step(batch, rng)
+            if self.iteration == 9:
+                with torch.no_grad():
+                    self.generator.layer.weight[0, 0] = float("nan")
+            return {name: torch.zeros(()) for name in metrics}
+
+    with pytest.raises(GenkitError, match=r"generator\.layer\.weight has NaN or infinite values at step 12"):
+        genkit.train(Breaks, dataset=images, iterations=32, out="run", **QUIET)
+    assert genkit.load("run", Breaks).step == 8
+    assert [row["step"] for row in genkit.load("run").metrics()] == [4, 8]
+
+
+# --- runs from strangers ---
+
+
+@pytest.fixture
+def stranger() -> Path:
+    genkit.train("vae", dataset="digits", iterations=4, hidden_dim=4, latent_dim=2, out="stranger", **QUIET)
+    return Path("stranger")
+
+
+def change(path: Path, **values: object) -> None:
+    content = json.loads((path / "run.json").read_text())
+    for place, value in values.items():
+        section, _, key = place.partition("__")
+        content[section][key] = value
+    (path / "run.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("size", [10**7, 10**12, 10**18])
+def test_a_run_that_claims_a_huge_model_is_refused_before_it_is_made(stranger: Path, size: int) -> None:
+    change(stranger, config__hidden_dim=size)
+    for use in (lambda: genkit.load(stranger).sample(1), lambda: genkit.resume(stranger, 8, progress=False)):
+        with pytest.raises(GenkitError) as error:
+            use()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "link", ["checkpoints", "samples", "plots", "metrics.jsonl", "timing.jsonl", ".lock", "run.json"]
+)
+def test_a_link_out_of_the_run_folder_is_refused(stranger: Path, link: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "000000099.png").write_text("mine")
+    (outside / "precious").write_text("mine")
+    path = stranger / link
+    target = outside / "precious" if path.is_file() else outside
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    path.symlink_to(target)
+    with pytest.raises(RunError, match="leads out of the run folder"):
+        genkit.resume(stranger, 8, progress=False)
+    assert {file.name: file.read_text() for file in outside.iterdir()} == {"000000099.png": "mine", "precious": "mine"}
+
+
+def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
+    for name, use in (
+        ("metrics.jsonl", lambda: genkit.load(stranger).plot()),
+        ("run.json", lambda: genkit.load(stranger)),
+    ):
+        os.truncate(stranger / name, 2**40)  # sparse
+        with pytest.raises(RunError, match="is larger than"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"step": "x"}', '{"step": 1, "loss": "x"}', "[]", '{"step": 1, "loss": NaN}', "1", "{"]
+)
+def test_rows_that_are_none_are_named(stranger: Path, text: str) -> None:
+    (stranger / "metrics.jsonl").write_text(text + "\n")
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged \(line 1"):
+        genkit.load(stranger).plot()
+
+
+def test_a_row_that_a_crash_cut_short_is_no_damage(stranger: Path) -> None:
+    rows = genkit.load(stranger).metrics()
+    with (stranger / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "lo')
+    assert genkit.load(stranger).metrics() == rows
+
+
+def test_names_in_a_checkpoint_import_nothing(stranger: Path) -> None:
+    change(stranger, model__name="os:system", model__distribution="json.tool")
+    with pytest.raises(genkit.UnknownNameError):
+        genkit.load(stranger).sample(1)
+    assert "json.tool" not in sys.modules
+
+
+def test_printable_escapes_what_moves_the_cursor() -> None:
+    assert printable("a\x1b[2Jb\rc\n\u202e\x9b\ud800é日") == r"a\x1b[2Jb\rc\n\u202e\x9b\ud800é日"
+
+
+# --- images ---
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((8, 8), number * 20, np.uint8)).save(folder / f"{number:02}.png")
+    whole = (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(whole[:-30])  # cut short
+    (folder / "05.png").write_text("no picture at all")
+    Image.new("RGB", (8, 8)).save(folder / "07.png", format="JPEG")  # mislabelled
+    Image.new("L", (9000, 9000)).save(folder / "08.png")  # too large
+    Image.new("L", (4, 4)).save(folder / "09.png")  # of another size
+    return folder
+
+
+def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None:
+    options = {"dataset": f"folder:{pictures}", "iterations": 2, **QUIET}
+    with pytest.raises(genkit.DataError, match=r"03\.png: not a PNG image .*; mend it, or pass over such files"):
+        genkit.train(tiny, **options)
+    notices = Notices()
+    run = genkit.train(tiny, on_bad_image="skip", callbacks=[notices], **options)
+    assert [Path(line.split(": ")[0]).name for line in notices.heard] == [f"{n:02}.png" for n in (3, 5, 7, 8, 9)]
+    assert "not a PNG image" in notices.heard[2]
+    assert "pixels, more than" in notices.heard[3]
+    assert run.info.dataset.images + run.info.dataset.held_out == 7
+    again = genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False)
+    assert again.step == 4
+    assert len(notices.heard) == 10  # said again: they are skipped again
+
+
+def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
+    for number in range(20):
+        (pictures / f"x{number:02}.png").write_text("no")
+    notices = Notices()
+    genkit.train(tiny, dataset=f"folder:{pictures}", iterations=1, on_bad_image="skip", callbacks=[notices], **QUIET)
+    assert len(notices.heard) == 11
+    assert notices.heard[-1] == "skipped 25 files in all"
+
+
+def test_a_folder_run_is_found_again_from_elsewhere(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("here").mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(f"here/{number}.png")
+    run = genkit.train(tiny, dataset="folder:here", iterations=2, **QUIET)
+    path = run.path.absolute()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert genkit.resume(path, 4, trainer=tiny, progress=False).step == 4
+
+
+# --- pickle ---
+
+
+def test_nothing_is_unpickled_from_training_to_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pictures").mkdir()
+    for number in range(20):
+        Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(f"pictures/{number}.png")
+    monkeypatch.setattr(datasets, "CIFAR_IMAGES", 20)
+    cifar = tmp_path / "data" / "cifar-10-batches-bin"
+    cifar.mkdir(parents=True)
+    for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
+        (cifar / name).write_bytes(np.zeros((20, 3073), np.uint8).tobytes())
+    (cifar / "data_batch_1.meta").write_bytes(pickle.dumps("bait"))
+    options = {"data_root": str(tmp_path / "data"), "iterations": 3, "hidden_dim": 4, **QUIET}
+    genkit.train("vae", dataset="cifar10", **options)  # whatever is imported on first use is imported now
+    with no_unpickling():
+        for dataset in ("cifar10", "folder:pictures", "digits"):
+            run = genkit.train("vae", dataset=dataset, **options)
+            run = genkit.resume(run.path, 6, progress=False)
+            assert len(genkit.load(run.path).sample(2)) == 2
+            genkit.evaluate(run.path, count=4)
+
+
+# --- formats ---
+
+RELEASED = sorted((Path(__file__).parent / "formats").glob("*"))
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.name)
+def test_runs_of_every_released_format_load(path: Path, tmp_path: Path) -> None:
+    shutil.copytree(path, "run")
+    run = genkit.load("run")
+    assert run.step == 6
+    images_now = images.to_uint8(run.sample(4, seed=0)).int()
+    expected = torch.tensor(json.loads((path / "samples.json").read_text()))
+    assert (images_now - expected).abs().max() <= 1  # another processor may round otherwise
+
+
+def test_there_is_a_run_of_every_format() -> None:
+    assert [path.name for path in RELEASED] == [f"format-{number}" for number in range(1, checkpoint.FORMAT + 1)]
+
+
+def test_a_checkpoint_too_large_for_its_manifest_is_refused_when_it_is_written(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_MANIFEST_BYTES", 100)
+    with pytest.raises(CheckpointError, match="too many tensors"):
+        checkpoint.write(tmp_path, 1, {"a.weight": torch.zeros(2)}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_free_again_after_an_error(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ValueError, match="mine"), folder.exclusive():
+        raise ValueError("mine")
+    with folder.exclusive(), pytest.raises(RunError, match="another process"), RunFolder(tmp_path).exclusive():
+        pass

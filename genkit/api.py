@@ -15,7 +15,7 @@ from .callback import Audience, Callback
 from .config import TrainOptions, resolve
 from .data import DataRequest, ImageData, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
-from .errors import ContractError, DataError, PluginError, UsageError, first_line
+from .errors import ContractError, DataError, GenkitError, PluginError, UsageError, first_line, nearest
 from .hookspecs import CallbackEntry, Dataset, Metric, Model
 from .images import from_uint8
 from .interfaces import Reconstructs, Trainer, build
@@ -71,7 +71,8 @@ def train(
         dataset=dataset_info,
         environment=_environment(device, model_info),
     )
-    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core)
+    owner = name if isinstance(model, str) else None
+    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core, owner)
     with Run.create(core.out, info, trainer_class, registry) as run:
         fit(run, engine, data, core, told)
     return run
@@ -138,7 +139,7 @@ def _resume(
         if before != now:
             told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
     data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
-    engine = _engine(run.build(chosen), data, core)
+    engine = _engine(run.build(chosen), data, core, info.model.name if info.model.distribution else None)
     if found:
         engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
@@ -228,15 +229,27 @@ def evaluate(
 
 
 def _measure(metric: Registered[Metric], images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
-    with torch.no_grad():
-        found = metric.target()(images, reference)
-    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) and v.dim() == 0 for v in found.values()):
+    measure = metric.target()
+    try:
+        with torch.no_grad():
+            found = measure(images, reference)
+    except GenkitError:
+        raise
+    except Exception as error:
+        raise PluginError(f"metric {metric.qualified_name} failed: {first_line(error)}") from error
+    if not isinstance(found, Mapping):
         raise ContractError(f"metric {metric.qualified_name} gave {type(found).__name__}, not 0-d tensors by name")
+    for name, value in found.items():
+        if not isinstance(value, torch.Tensor) or value.dim():
+            given = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+            raise ContractError(f"metric {metric.qualified_name} gave {name} as {given}, not as a 0-d tensor")
     return {name: float(value) for name, value in found.items()}
 
 
-def _engine(trainer: Trainer, data: ImageData, core: TrainOptions) -> Engine:
-    return Engine(trainer, data, batch_size=core.batch_size, log_interval=core.log_interval, seed=core.seed)
+def _engine(trainer: Trainer, data: ImageData, core: TrainOptions, owner: str | None) -> Engine:
+    return Engine(
+        trainer, data, batch_size=core.batch_size, log_interval=core.log_interval, seed=core.seed, owner=owner
+    )
 
 
 def _load(
@@ -317,6 +330,9 @@ def _audience(
         if not isinstance(named[name], Callback):
             raise ContractError(f"callback {name} is {type(named[name]).__name__}, not a genkit.Callback")
     own = [callback for callback in callbacks if isinstance(callback, Callback)]
+    for callback in (*own, *named.values()):
+        for method in (m for m in dir(callback) if m.startswith("on_") and not hasattr(Callback, m)):
+            raise ContractError(f"{type(callback).__name__}.{method} is never called{nearest(method, dir(Callback))}")
     if progress:
         from .console import Console
 

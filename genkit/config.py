@@ -99,6 +99,8 @@ def _explain(
     if kind == "extra_forbidden":
         return f"{prefix}unknown option {key!r}{nearest(key, config_class.model_fields)}"
     given = f" {values[key]!r}" if key in values else ""
+    if kind.endswith(("_parsing", "_type")) or kind in ("missing", "too_long"):
+        message = f"has to be {type_name(config_class.model_fields[key].annotation)}"
     return f"{prefix}{key}{given}: {message.removeprefix('Value error, ')}"
 
 

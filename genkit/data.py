@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ConfigError, ContractError, DataError, DataUnavailableError
+from .errors import (
+    ConfigError,
+    ContractError,
+    DataError,
+    DataUnavailableError,
+    GenkitError,
+    PluginError,
+    first_line,
+)
 from .hookspecs import Dataset
 from .images import from_uint8
 from .interfaces import Batch, DataSpec
@@ -34,7 +42,8 @@ class Split:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
             raise DataError(f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}")
         if self.labels is not None and (self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]):
-            raise DataError(f"labels must be int64 ({len(self.images)},), one for each image")
+            given = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise DataError(f"labels must be int64 ({len(self.images)},), one for each image, not {given}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,6 +66,19 @@ class ImageData:
     def __post_init__(self) -> None:
         if len(self.train) == 0:
             raise DataError(f"no training images in {self.source}")
+        for name, split in (("training", self.train), ("held-out", self.test)):
+            if not len(split):
+                continue
+            if split.images.shape[1:] != self.train.images.shape[1:]:
+                raise DataError(f"the {name} images from {self.source} are of another shape than the training images")
+            if (split.labels is None) != (self.classes is None):
+                raise DataError(f"{self.source}: give classes and labels for both splits, or neither")
+            if split.labels is not None and self.classes is not None:
+                low, high = int(split.labels.min()), int(split.labels.max())
+                if low < 0 or high >= self.classes:
+                    raise DataError(
+                        f"the {name} labels from {self.source} go from {low} to {high}, not 0 to classes - 1"
+                    )
 
     @property
     def spec(self) -> DataSpec:
@@ -162,7 +184,13 @@ def load_dataset(registry: Registry, name: str, request: DataRequest, notify: No
     """
     name, _, argument = name.partition(":")
     request = replace(request, argument=argument, skipped=[])
-    loaded = registry.find(Dataset, name).target()(request)
+    load = registry.find(Dataset, name).target()
+    try:
+        loaded = load(request)
+    except GenkitError:
+        raise
+    except Exception as error:
+        raise PluginError(f"dataset {name} failed: {first_line(error)}") from error
     if not isinstance(loaded, ImageData):
         raise ContractError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
     for line in request.skipped[:SAID]:

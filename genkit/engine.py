@@ -9,7 +9,15 @@ from torch import Tensor
 
 from . import state
 from .data import Batches, ImageData, Order
-from .errors import CheckpointError, ContractError, DeviceError, GenkitWarning, first_line
+from .errors import (
+    CheckpointError,
+    ContractError,
+    DeviceError,
+    GenkitError,
+    GenkitWarning,
+    PluginError,
+    first_line,
+)
 from .interfaces import Batch, Metrics, Trainer
 from .interrupt import Interrupt
 from .rng import Rng
@@ -44,8 +52,19 @@ class Engine:
 
     name = "eager"
 
-    def __init__(self, trainer: Trainer, data: ImageData, *, batch_size: int, log_interval: int, seed: int) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: ImageData,
+        *,
+        batch_size: int,
+        log_interval: int,
+        seed: int,
+        owner: str | None = None,
+    ) -> None:
+        """``owner`` is the plugin's name of the model, to be named when a step fails; None for a user's own class."""
         self.trainer = trainer
+        self._owner = owner
         self.device = trainer.iteration.device
         self.step = 0
         """Updates finished."""
@@ -62,21 +81,33 @@ class Engine:
 
     def run(self, steps: int, stop: Interrupt | None = None) -> None:
         """Make ``steps`` updates, at most to the end of the log interval; fewer, but one, if ``stop`` is asked for."""
-        trainer, iteration = self.trainer, self.trainer.iteration
-        values: list[Tensor] = []
-        for batch in self._batches.window(self._order.indices(self.step, steps)):
-            metrics = trainer.step(batch, self.rng) if self._proved else self._prove(batch)
-            iteration.add_(1)
-            if tuple(metrics) != self._names:
-                self._name_ring(metrics)
-            values.extend(metrics.values())
-            if stop:
-                break
+        try:
+            values = self._steps(steps, stop)
+        except GenkitError:
+            raise
+        except Exception as error:
+            if self._owner is None:  # a class of the user's own: the traceback is what helps
+                raise
+            raise PluginError(f"{self._owner} failed in a step after {self.step}: {first_line(error)}") from error
         # Stacked once a window: per step it would cost more than the update of a small network's biases.
         start = self.step % self.log_interval
         rows = torch.stack(values).view(-1, len(self._names or ()))
         self._ring[start : start + len(rows)] = rows
         self.step += len(rows)
+
+    def _steps(self, steps: int, stop: Interrupt | None) -> list[Tensor]:
+        """The metrics of the steps, one after the other."""
+        trainer, iteration = self.trainer, self.trainer.iteration
+        values: list[Tensor] = []
+        for batch in self._batches.window(self._order.indices(self.step, steps)):
+            metrics = trainer.step(batch, self.rng) if self._proved else self._prove(batch)
+            iteration.add_(1)
+            if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
+                self._name_ring(metrics)
+            values.extend(metrics.values())
+            if stop:
+                break
+        return values
 
     def _prove(self, batch: Batch) -> Metrics:
         """The first step after a restore: optimizer state that no rule could judge shows here whether it works."""
@@ -94,9 +125,12 @@ class Engine:
             given = tuple(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
             raise ContractError(f"step gave the metrics {given}: there must be some by name, and none called 'step'")
         for name, value in metrics.items():
-            if not isinstance(value, Tensor) or value.dim() or value.requires_grad:
-                shape = f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ContractError(f"step gave {name} as {shape}, which must be a tensor, 0-d and detached")
+            if not isinstance(value, Tensor):
+                raise ContractError(f"step gave {name} as {type(value).__name__}, not a tensor")
+            if value.dim():
+                raise ContractError(f"step gave {name} with the shape {tuple(value.shape)}, not ()")
+            if value.requires_grad:
+                raise ContractError(f"step gave {name} with its graph: say {name}.detach()")
         if self._names is not None:
             raise ContractError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
         self._names = tuple(metrics)
@@ -127,6 +161,8 @@ class Engine:
             name = (self._names or ())[number]
             return f"{name} became {float(rows[row, number])} at step {self.step - len(rows) + row + 1}"
         tensors = {name: t for name, t in state.networks(self.trainer).items() if t.is_floating_point()}
+        if not tensors:
+            return None
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
         if not bool(finite.all()):
             name = list(tensors)[finite.tolist().index(False)]

@@ -7,7 +7,7 @@ exact resume and every engine with no further code.
 
 import abc
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
 from . import config as options
-from .errors import ContractError
+from .errors import ContractError, UsageError, nearest
 from .rng import Rng, seeded_initialisation
 
 Metrics = Mapping[str, Tensor]
@@ -134,6 +134,8 @@ class Trainer(nn.Module, abc.ABC):
     """Tried in order where the user names none."""
     batches_per_step: ClassVar[int] = 1
     """Real batches that one step consumes."""
+    conditional: ClassVar[bool] = False
+    """Whether it learns from labels: then it is trained on labelled images only, and always sampled with labels."""
     log_format: ClassVar[str] = ""
     """How the metrics read in one line of the log, for ``str.format(**metrics)``; empty: name and value of each."""
 
@@ -166,7 +168,8 @@ class Trainer(nn.Module, abc.ABC):
         phases = []
         for name, loss in losses.items():
             if name not in self.optimizers:
-                raise ContractError(f"update({name}=...): self.optimizers has {tuple(self.optimizers)}")
+                known = ", ".join(self.optimizers)
+                raise ContractError(f"update({name}=...): the optimizers are {known}{nearest(name, self.optimizers)}")
             optimizer = self.optimizers[name]
             parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             gradients = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
@@ -177,6 +180,31 @@ class Trainer(nn.Module, abc.ABC):
             _step(optimizer)
             for parameter in parameters:
                 parameter.grad = None
+
+    @final
+    def sample(self, n: int, rng: Rng, labels: Sequence[int] | Tensor | None = None) -> Tensor:
+        """``n`` images ``(n, C, H, W)`` in [-1, 1] from the generator.
+
+        Args:
+            n: how many.
+            rng: what the latent codes are drawn from.
+            labels: for a conditional model, ``(n,)``; None: 0, 1, 2 … in turn.
+
+        Raises:
+            UsageError: labels for a model that learns without them, too few, too many, or of no class.
+        """
+        return self.generator.sample(n, rng, self._labels(n, labels))
+
+    def _labels(self, n: int, labels: Sequence[int] | Tensor | None) -> Tensor | None:
+        if not self.conditional:
+            if labels is not None:
+                raise UsageError(f"{type(self).__name__} learns without labels, and cannot be asked for some")
+            return None
+        classes = self.spec.classes or 1
+        chosen = torch.arange(n) % classes if labels is None else torch.as_tensor(labels)
+        if chosen.is_floating_point() or chosen.shape != (n,) or not bool(((chosen >= 0) & (chosen < classes)).all()):
+            raise UsageError(f"labels have to be {n} whole numbers from 0 to {classes - 1}")
+        return chosen.to(self.iteration.device, torch.int64)
 
     @final
     def mean_over_processes(self, value: Tensor) -> Tensor:
@@ -231,11 +259,16 @@ def build(
 
     Raises:
         ContractError: it has no generator or no optimizer.
+        UsageError: it learns from labels, and ``spec`` has none.
     """
+    if trainer.conditional and spec.classes is None:
+        raise UsageError(f"{trainer.__name__} learns from labels, and these images have none")
     with seeded_initialisation(seed), torch.device("meta" if str(device) == "meta" else "cpu"):
         built = trainer(config, spec)
-    if not isinstance(getattr(built, "generator", None), Generator) or not built.optimizers:
-        raise ContractError(f"{trainer.__name__} needs self.generator, a genkit.Generator, and self.optimizers")
+    if not isinstance(getattr(built, "generator", None), Generator):
+        raise ContractError(f"{trainer.__name__} has no self.generator that is a genkit.Generator")
+    if not built.optimizers:
+        raise ContractError(f"{trainer.__name__} has no optimizer in self.optimizers")
     built.to(device).train()
     for optimizer in built.optimizers.values():  # some fill their state when they are made, before the move
         for parameter, held in optimizer.state.items():

@@ -100,7 +100,7 @@ def _log(run: Run, engine: Engine, clock: _Clock, told: Callback) -> None:
 
 
 def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
-    grid = engine.trainer.generator.sample(GRID, Rng(seed, "grid", engine.device))
+    grid = engine.trainer.sample(GRID, Rng(seed, "grid", engine.device))
     path = run.folder.samples(engine.step)
     if _written(lambda: images.save_grid(grid, path), f"the samples of step {engine.step}", told):
         told.on_sample(engine.step, path, engine.means())

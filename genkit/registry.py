@@ -145,7 +145,7 @@ class Registered(Generic[KindT]):
     def noting(self, name: str) -> "Registered[KindT]":
         """Itself, after a warning where ``name`` is a former one."""
         if name.rpartition("/")[2] in self.entry.deprecated_names:
-            warnings.warn(f"{name} is now called {self.entry.name}", PluginWarning, stacklevel=3)
+            _warn(f"{name} is now called {self.entry.name}")
         return self
 
     def target(self) -> Any:
@@ -166,8 +166,10 @@ class Registered(Generic[KindT]):
 class Registry:
     """What the installed plugins provide. Built by :func:`discover`; tests build their own."""
 
-    def __init__(self, plugins: Sequence[Plugin]) -> None:
+    def __init__(self, plugins: Sequence[Plugin], disabled: Sequence[str] = ()) -> None:
         self.plugins = list(plugins)
+        self.disabled = list(disabled)
+        """Names of plugins that ``GENKIT_PLUGINS`` leaves out."""
 
     def all(self, kind: type[EntryT]) -> list[Registered[EntryT]]:
         """Every entry of one kind, built-ins first; imports the torch-free modules of all plugins."""
@@ -200,6 +202,8 @@ class Registry:
             choices = " or ".join(r.qualified_name for r in matches)
             raise UnknownNameError(f"{kind.noun} {name!r} is provided more than once; say {choices}")
         hint = nearest(name, (r.entry.name for r in everything))
+        if self.disabled:
+            hint += f"; GENKIT_PLUGINS leaves out {', '.join(self.disabled)}"
         raise UnknownNameError(f"unknown {kind.noun} {name!r}{hint}; `genkit {kind.noun}s` lists all")
 
     def _ordered(self) -> Iterator[Plugin]:
@@ -216,10 +220,14 @@ class Registry:
 
 
 def _report(plugin: Plugin) -> None:
-    message = f"plugin {plugin.name} of {plugin.distribution} {plugin.version} was left out: {plugin.error}"
+    _warn(f"plugin {plugin.name} of {plugin.distribution} {plugin.version} was left out: {plugin.error}")
+
+
+def _warn(message: str) -> None:
+    """Say it; with ``GENKIT_STRICT=1`` it is an error."""
     if os.environ.get("GENKIT_STRICT") == "1":
         raise PluginError(message)
-    warnings.warn(message, PluginWarning, stacklevel=2)
+    warnings.warn(message, PluginWarning, stacklevel=3)
 
 
 def discover(environ: Mapping[str, str] | None = None) -> Registry:
@@ -243,8 +251,9 @@ def discover(environ: Mapping[str, str] | None = None) -> Registry:
     known = {name for plugin in plugins for name in (plugin.name, plugin.distribution)}
     for name in sorted(names - known - {"none"}):
         hint = nearest(name, known)
-        warnings.warn(f"GENKIT_PLUGINS: no plugin is called {name!r}{hint}", PluginWarning, stacklevel=2)
-    return Registry([p for p in plugins if p.builtin or not names or {p.name, p.distribution} & names])
+        _warn(f"GENKIT_PLUGINS: no plugin is called {name!r}{hint}")
+    enabled = [p for p in plugins if p.builtin or not names or {p.name, p.distribution} & names]
+    return Registry(enabled, disabled=[p.name for p in plugins if p not in enabled])
 
 
 @dataclass(frozen=True)

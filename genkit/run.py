@@ -6,7 +6,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,8 @@ class Run:
         if self._trainer_class is None:
             model = self.info.model
             if model.distribution is None:
-                raise UsageError(f"{self.path} was trained with a class of no plugin: say genkit.load(path, TheClass)")
+                how = "genkit.load(path, TheClass), or genkit.resume(path, trainer=TheClass)"
+                raise UsageError(f"{self.path} was trained with a class of no plugin: say {how}")
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class
 
@@ -209,7 +210,8 @@ class Run:
         """
         dataset = self.info.dataset
         if dataset.distribution is None:
-            raise UsageError(f"{self.path} was trained on {dataset.source}; only the program that has them can go on")
+            how = f"genkit.resume({str(self.path)!r}, dataset=...)"
+            raise UsageError(f"{self.path} was trained on {dataset.source}: the program that has them says {how}")
         name = f"{dataset.distribution}/{dataset.name}"
         options = self.info.options
         request = DataRequest(data_root(root or options.data_root), on_bad_image=options.on_bad_image)
@@ -225,9 +227,12 @@ class Run:
             raise DataError(f"the images from {data.source} are not those that {self.path} was trained on")
         return data
 
-    def sample(self, n: int, seed: int = 0, labels: Tensor | None = None) -> Tensor:
-        """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every time."""
-        return self.trainer.generator.sample(n, Rng(seed, "samples"), labels)
+    def sample(self, n: int, seed: int = 0, labels: Sequence[int] | Tensor | None = None) -> Tensor:
+        """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every time.
+
+        A conditional model is given ``labels`` ``(n,)``, or 0, 1, 2 … in turn; see :meth:`genkit.Trainer.sample`.
+        """
+        return self.trainer.sample(n, Rng(seed, "samples"), labels)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:

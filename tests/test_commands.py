@@ -217,3 +217,12 @@ def test_what_cannot_be_measured_is_one_line(site: Path, capsys: pytest.CaptureF
 def test_listings(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "brightness  " in call(capsys, "metrics")[1]
     assert "diary  " in call(capsys, "callbacks")[1]
+
+
+def test_a_callback_with_a_mistyped_name_is_refused(tiny, images) -> None:
+    class Mistyped(callback.Callback):
+        def on_chekpoint(self, step: int, path: Path) -> None:
+            pass
+
+    with pytest.raises(genkit.ContractError, match="on_chekpoint is never called; did you mean 'on_checkpoint'"):
+        genkit.train(tiny, dataset=images, callbacks=[Mistyped()], **OPTIONS)

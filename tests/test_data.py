@@ -31,7 +31,7 @@ def fake_mnist(tmp_path: Path) -> Path:
     raw = tmp_path / "data" / "MNIST" / "raw"
     for name, count in (("train", 12), ("t10k", 5)):
         write_idx(raw / f"{name}-images-idx3-ubyte", np.arange(count * 784).reshape(count, 28, 28).astype(np.uint8))
-        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
     return tmp_path / "data"
 
 
@@ -58,7 +58,7 @@ def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
     data = load("mnist", fake_mnist)
     assert data.spec == genkit.DataSpec(1, 28, 28, 10)
     assert (len(data.train), len(data.test)) == (12, 5)
-    assert data.train.labels.tolist() == list(range(12))
+    assert data.train.labels.tolist() == [*range(10), 0, 1]
 
 
 def test_real_mnist(mnist_root: Path) -> None:
@@ -196,3 +196,29 @@ def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch, "load", refuse)
     load("mnist", fake_mnist)
     load("digits", fake_mnist)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": 2}, "labels from here go from 0 to 2, not 0 to classes - 1"),
+        ({"classes": None}, "give classes and labels for both splits, or neither"),
+        ({"test": Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long())}, "are of another shape"),
+        ({"test": Split(torch.zeros(4, 1, 4, 5, dtype=torch.uint8))}, "give classes and labels for both splits"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(changes: dict[str, object], says: str) -> None:
+    images, labels = torch.zeros(6, 1, 4, 5, dtype=torch.uint8), torch.arange(6) % 3
+    right = {"train": Split(images, labels), "test": Split(images[:3], labels[:3]), "source": "here", "classes": 3}
+    assert genkit.ImageData(**right).spec.classes == 3
+    with pytest.raises(DataError, match=says):
+        genkit.ImageData(**{**right, **changes})
+
+
+def test_a_dataset_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(datasets, "digits", lambda request: [][1])
+    with pytest.raises(genkit.PluginError, match="dataset digits failed: IndexError"):
+        load("digits", tmp_path)
+    monkeypatch.setattr(datasets, "digits", lambda request: [1])
+    with pytest.raises(genkit.ContractError, match=r"gave list, not genkit\.ImageData"):
+        load("digits", tmp_path)

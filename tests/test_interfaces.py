@@ -1,10 +1,11 @@
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import genkit
 from genkit.interfaces import Posterior, build
 from genkit.rng import Rng
+from tests.conftest import TinyGAN, TinyGenerator
 
 SPEC = genkit.DataSpec(1, 6, 5)
 
@@ -100,3 +101,47 @@ def test_posterior_kl_is_that_of_torch() -> None:
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mean, (0.5 * log_variance).exp()), normal(0.0, 1.0)).sum(1)
     assert torch.allclose(Posterior(mean, log_variance).kl(), expected, atol=1e-5)
+
+
+class Conditional(TinyGAN):
+    """Its images are as bright as their label says."""
+
+    conditional = True
+
+    class Painter(TinyGenerator):
+        def prior(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
+            assert labels is not None
+            return labels[:, None].expand(n, 3).float()
+
+        def forward(self, z: Tensor) -> Tensor:
+            return super().forward(z) * 0 + z[:, :1, None, None] / 10
+
+    def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+        super().__init__(config, spec)
+        self.generator.__class__ = self.Painter
+
+    def step(self, batch: genkit.Batch, rng: Rng) -> genkit.Metrics:
+        assert batch.labels is not None
+        loss = self.discriminator(batch.images).mean() * batch.labels.float().mean()
+        self.update(discriminator=loss)
+        return {"loss": loss.detach()}
+
+
+def test_a_conditional_model_is_trained_and_sampled_with_labels(images: Tensor) -> None:
+    options = {"iterations": 2, "batch_size": 4, "device": "cpu", "progress": False}
+    with pytest.raises(genkit.UsageError, match="learns from labels, and these images have none"):
+        genkit.train(Conditional, dataset=images, **options)
+    labels = torch.arange(len(images)) % 4
+    split = genkit.Split(images, labels)
+    run = genkit.train(Conditional, dataset=genkit.ImageData(split, split, "here", 4), **options)
+    assert (10 * run.sample(5)[:, 0, 0, 0]).round().tolist() == [0, 1, 2, 3, 0]
+    assert (10 * run.sample(2, labels=[3, 1])[:, 0, 0, 0]).round().tolist() == [3, 1]
+    for wrong in ([4, 0], [-1, 0], [1], [0.5, 1.0], torch.zeros(2, 1)):
+        with pytest.raises(genkit.UsageError, match="labels have to be 2 whole numbers from 0 to 3"):
+            run.sample(2, labels=wrong)
+
+
+def test_labels_for_a_model_without_are_refused(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=1, batch_size=4, device="cpu", progress=False)
+    with pytest.raises(genkit.UsageError, match="learns without labels"):
+        run.sample(2, labels=[0, 1])

@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Interrupted as error:
         say(str(error), error=True)
         sys.exit(error.exit_code)
-    except (GenkitError, OSError) as error:
+    except (GenkitError, OSError, UnicodeError) as error:
         if "--debug" in arguments:
             raise
         if isinstance(error, BrokenPipeError):

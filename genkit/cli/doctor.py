@@ -45,7 +45,8 @@ def doctor(as_json: bool, time_limit: float) -> None:
             seconds = "" if d.seconds is None else f"  imported in {d.seconds:.2f} s"
             click.echo()
             say(f"{d.name} of {d.distribution} {d.version}: {d.state}{seconds}")
-            for line in filter(None, [d.reason, ", ".join(d.provides), *d.traceback]):
+            trace = [line for line in d.traceback if d.reason not in line]
+            for line in filter(None, [d.reason, ", ".join(d.provides), *trace]):
                 say(f"    {line}")
         for other in others:
             message = f"warning: the distribution {other} provides a package genkit too; uninstall one of the two"

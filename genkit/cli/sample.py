@@ -1,5 +1,6 @@
 """genkit sample RUN."""
 
+from itertools import cycle, islice
 from pathlib import Path
 
 import click
@@ -17,12 +18,25 @@ from .output import say
     help=".png for a grid, .npy for a uint8 array (N, H, W) or (N, H, W, C), else a folder of PNGs.  "
     "[default: plots/samples-seed-S.png in the run]",
 )
-def sample(run: Path, count: int, seed: int, out: Path | None) -> None:
+@click.option(
+    "--labels",
+    metavar="LABEL,LABEL",
+    help="Of a conditional model: which classes, in turn until there are --count.  [default: all of them]",
+)
+def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | None) -> None:
     """Draw images from the newest checkpoint of the run in the folder RUN. Prints where they are."""
     from .. import images
     from ..run import Run
 
     opened = Run.open(run)
     path = out or run / "plots" / f"samples-seed-{seed}.png"
-    images.save(opened.sample(count, seed), path)
+    chosen = None if labels is None else list(islice(cycle(_numbers(labels)), count))
+    images.save(opened.sample(count, seed, chosen), path)
     say(path)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 3,1,4", param_hint="--labels") from None

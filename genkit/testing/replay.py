@@ -5,8 +5,10 @@ A replay runs the very same operations on the very same tensors, and no Python. 
 replay, and shows as a difference from a step run by Python.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,9 +74,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             recording.kept.append(value)
         recording.kept.extend(leaves)
         if any(name in str(func) for name in _READS):
-            recording.host_reads.append(str(func))
+            recording.host_reads.append(f"{func} ({_caller()})")
         recording.operations.append((func, handed, spec, outputs))
         return result
+
+
+def _caller() -> str:
+    """File and line of the model that is at work: the innermost frame that is neither torch's nor genkit's."""
+    own = {Path(torch.__file__).parent, Path(__file__).parents[1]}
+    frames = reversed(traceback.extract_stack())
+    places = (f"{Path(f.filename).name}:{f.lineno}" for f in frames if own.isdisjoint(Path(f.filename).parents))
+    return next(places, "unknown")
 
 
 def record(step: Callable[[], Any]) -> tuple[Any, Recording]:

@@ -112,6 +112,7 @@ def parametrize_with_checks(
     """
     import pytest
 
+    subject_of(what, kind)  # a name that nobody has is said once, not once a check
     expected = dict(expected_failures or {})
     for name in expected.keys() - CHECKS[kind].keys():
         raise UsageError(f"no check is called {name!r}{nearest(name, CHECKS[kind])}")

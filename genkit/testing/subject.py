@@ -100,8 +100,8 @@ def made_images(spec: DataSpec, count: int = 64) -> ImageData:
     rows = torch.arange(count) % spec.height
     images[torch.arange(count), :, rows] = 220
     data = from_images(images)
-    labels = torch.arange(len(data.train)) % 10
-    return ImageData(Split(data.train.images, labels), data.test, "made for the check", 10)
+    train, test = (Split(split.images, torch.arange(len(split)) % 10) for split in (data.train, data.test))
+    return ImageData(train, test, "made for the check", 10)
 
 
 def tensors(trainer: Trainer) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import copy
 import torch
 
 from ...errors import GenkitError
-from ...interfaces import Batch, Discriminator, Encoder
+from ...interfaces import Batch, DataSpec, Discriminator, Encoder, build
 from ...rng import Rng
 from ..subject import SHAPE, ModelSubject, Skipped, model_check
 
@@ -28,8 +28,19 @@ def any_image_shape(subject: ModelSubject) -> None:
         except GenkitError:
             continue
         trainer.step(subject.batch(trainer, 4), Rng(0, "check"))
-        images = trainer.generator.sample(2, Rng(0, "check"))
+        images = trainer.sample(2, Rng(0, "check"))
         assert images.shape == (2, *shape), f"images of {shape} are sampled as {tuple(images.shape)}"
+
+
+@model_check
+def images_need_no_labels(subject: ModelSubject) -> None:
+    """Most folders of images have none; a model that learns from labels declares ``conditional = True``."""
+    spec = DataSpec(*SHAPE, classes=None)
+    if subject.trainer.conditional:
+        raise Skipped("the model is conditional")
+    trainer = build(subject.trainer, subject.trainer.Config(), spec, 0, "cpu")
+    trainer.step(Batch(subject.batch(trainer).images, None), Rng(0, "check"))
+    trainer.sample(2, Rng(0, "check"))
 
 
 @model_check
@@ -44,7 +55,7 @@ def no_hard_coded_device(subject: ModelSubject) -> None:
     if torch.cuda.is_available():
         trainer = subject.make(device="cuda")
         subject.engine(trainer).run(3)
-        assert trainer.generator.sample(2, Rng(0, "check", "cuda")).is_cuda, "samples of a model on CUDA are not"
+        assert trainer.sample(2, Rng(0, "check", "cuda")).is_cuda, "samples of a model on CUDA are not"
 
 
 @model_check
@@ -54,7 +65,7 @@ def no_hard_coded_dtype(subject: ModelSubject) -> None:
     batch = subject.batch(trainer)
     rng = Rng(0, "check", dtype=torch.float64)
     trainer.step(Batch(batch.images.double(), batch.labels), rng)
-    assert trainer.generator.sample(2, rng).dtype == torch.float64, "samples of a float64 model are not float64"
+    assert trainer.sample(2, rng).dtype == torch.float64, "samples of a float64 model are not float64"
 
 
 @model_check

@@ -103,7 +103,7 @@ def every_option_changes_something(subject: ModelSubject) -> None:
     def trained(config: Config) -> dict[str, Tensor]:
         trainer = build(subject.trainer, config, DataSpec(*SHAPE, classes=10), 0, "cpu")
         subject.engine(trainer).run(4)
-        return {**tensors(trainer), "samples": trainer.generator.sample(2, Rng(0, "check"))}
+        return {**tensors(trainer), "samples": trainer.sample(2, Rng(0, "check"))}
 
     usual = trained(subject.trainer.Config())
     unclear = []

@@ -11,7 +11,7 @@ def samples_are_images(subject: ModelSubject) -> None:
     """Shape, dtype, range; one and none are possible."""
     trainer = subject.make()
     for count in (0, 1, 3):
-        images = trainer.generator.sample(count, Rng(0, "check"))
+        images = trainer.sample(count, Rng(0, "check"))
         assert images.shape == (count, *SHAPE), f"sample({count}) has shape {tuple(images.shape)}"
         assert images.dtype == torch.float32, f"samples are {images.dtype}"
         assert bool(torch.isfinite(images).all()), "samples are not finite"
@@ -21,8 +21,8 @@ def samples_are_images(subject: ModelSubject) -> None:
 @model_check
 def one_seed_gives_the_same_samples(subject: ModelSubject) -> None:
     """All randomness of sampling comes from rng."""
-    generator = subject.make().generator
-    first, again, other = (generator.sample(4, Rng(seed, "check")) for seed in (0, 0, 1))
+    trainer = subject.make()
+    first, again, other = (trainer.sample(4, Rng(seed, "check")) for seed in (0, 0, 1))
     assert torch.equal(first, again), "one seed gives different samples"
     assert not torch.equal(first, other), "different seeds give the same samples"
 
@@ -38,7 +38,7 @@ def sampling_disturbs_nothing(subject: ModelSubject) -> None:
     for name, parameter in trainer.named_parameters():
         parameter.grad = before_gradient[name].clone()
     with untouched_global_randomness("sampling"):
-        images = trainer.generator.sample(3, Rng(0, "check"))
+        images = trainer.sample(3, Rng(0, "check"))
     assert not images.requires_grad, "samples carry a gradient"
     assert modes == [module.training for module in trainer.modules()], "sampling changes the training mode"
     assert not (changed := differing(before, tensors(trainer))), f"sampling changes {changed[0]}"

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from genkit.config import TrainOptions
 from genkit.data import DataRequest, ImageData, data_root, load_dataset
 from genkit.engine import Engine
 from genkit.interfaces import build
@@ -31,7 +32,7 @@ LATENT = 100
 def genkit_loop(data: ImageData) -> Callable[[int], None]:
     """The engine as `genkit train` runs it, metrics and all; without grids, checkpoints and log files."""
     trainer = build(SimpleGAN, SimpleGAN.Config(), data.spec, 0, "cpu")
-    engine = Engine(trainer, data, batch_size=BATCH, log_interval=100, seed=0)
+    engine = Engine(trainer, data, TrainOptions(batch_size=BATCH))
 
     def run(steps: int) -> None:
         goal = engine.step + steps

@@ -63,16 +63,16 @@ def train(
 
     dataset_info, data = _load(registry, trainer_class, dataset, core, told)
     _set_threads(core.threads)
+    owner = name if isinstance(model, str) else None
+    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core, owner)
     model_info = _model_info(registry, name, model)
     info = RunInfo(
         model=model_info,
         options=core.model_copy(update={"out": None, "data_root": _absolute(core.data_root)}),
         config=own.model_dump(mode="json"),
         dataset=dataset_info,
-        environment=_environment(device, model_info),
+        environment=_environment(engine, model_info),
     )
-    owner = name if isinstance(model, str) else None
-    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core, owner)
     with Run.create(core.out, info, trainer_class, registry) as run:
         fit(run, engine, data, core, told)
     return run
@@ -133,13 +133,13 @@ def _resume(
     threads = info.environment.get("threads")
     _set_threads(core.threads or (threads if isinstance(threads, int) else None))
     chosen = choose_device(core.device)
-    environment = _environment(chosen, _model_info(run.registry, info.model.name, info.model))
-    for key in info.environment.keys() | environment.keys():
+    data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
+    engine = _engine(run.build(chosen), data, core, info.model.name if info.model.distribution else None)
+    environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
+    for key in (info.environment.keys() | environment.keys()) - {"engine"}:
         before, now = info.environment.get(key), environment.get(key)
         if before != now:
             told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
-    data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
-    engine = _engine(run.build(chosen), data, core, info.model.name if info.model.distribution else None)
     if found:
         engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
@@ -247,9 +247,7 @@ def _measure(metric: Registered[Metric], images: torch.Tensor, reference: torch.
 
 
 def _engine(trainer: Trainer, data: ImageData, core: TrainOptions, owner: str | None) -> Engine:
-    return Engine(
-        trainer, data, batch_size=core.batch_size, log_interval=core.log_interval, seed=core.seed, owner=owner
-    )
+    return Engine(trainer, data, core, owner)
 
 
 def _load(
@@ -295,8 +293,9 @@ def _model_info(registry: Registry, name: str, model: str | type[Trainer] | Mode
     return ModelInfo(name=name, distribution=plugin.distribution, version=plugin.version)
 
 
-def _environment(device: torch.device, model: ModelInfo) -> dict[str, str | int]:
-    """What bit-exactness depends on."""
+def _environment(engine: Engine, model: ModelInfo) -> dict[str, str | int]:
+    """What bit-exactness depends on, and the engine, on which it does not."""
+    device = engine.device
     return {
         "genkit": version("genkit-torch"),
         "model": f"{model.distribution} {model.version}" if model.distribution else "of no plugin",
@@ -307,7 +306,7 @@ def _environment(device: torch.device, model: ModelInfo) -> dict[str, str | int]
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "engine": Engine.name,
+        "engine": engine.name,
     }
 
 

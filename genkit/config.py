@@ -55,6 +55,13 @@ class TrainOptions(Config):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
     )
+    engine: Literal["auto", "eager", "graph"] = Field(
+        "auto", description="how steps are executed, never what they compute; auto: CUDA graphs on a CUDA device"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the networks' arithmetic; bf16 is automatic mixed precision"
+    )
+    channels_last: bool = Field(False, description="keep images channels-last in memory, which suits convolutions")
     threads: int | None = Field(None, ge=1, description="CPU threads; else torch's own number; recorded in the run")
     out: Path | None = Field(None, description="folder of the run; else the next number under runs/")
 

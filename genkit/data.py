@@ -151,12 +151,15 @@ class Batches:
         self.images = split.images.to(device)
         self.labels = None if split.labels is None else split.labels.to(device)
 
-    def window(self, indices: Tensor) -> Iterator[Batch]:
+    def batch(self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
+        """The batch of the sample numbers ``index``, int64 ``(B,)``, gathered and scaled on the device."""
+        images = from_uint8(self.images.index_select(0, index)).contiguous(memory_format=memory_format)
+        return Batch(images, None if self.labels is None else self.labels.index_select(0, index))
+
+    def window(self, indices: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Iterator[Batch]:
         """One batch for each row of ``indices`` (int64 ``(steps, B)``), which are copied to the device once."""
-        indices = indices.to(self.images.device)
-        labels = [None] * len(indices) if self.labels is None else self.labels[indices].unbind()
-        for index, row in zip(indices.unbind(), labels, strict=True):
-            yield Batch(from_uint8(self.images.index_select(0, index)), row)
+        for index in indices.to(self.images.device).unbind():
+            yield self.batch(index, memory_format)
 
     def in_order(self, size: int) -> Iterator[Batch]:
         """The whole split once, in batches of ``size``; the last may be smaller."""

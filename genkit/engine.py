@@ -1,13 +1,14 @@
 """How steps are executed; never what they compute."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import state
+from .config import TrainOptions
 from .data import Batches, ImageData, Order
 from .errors import (
     CheckpointError,
@@ -18,6 +19,7 @@ from .errors import (
     PluginError,
     first_line,
 )
+from .graph import Capture, CudaCapture, GraphSteps
 from .interfaces import Batch, Metrics, Trainer
 from .interrupt import Interrupt
 from .rng import Rng
@@ -46,73 +48,154 @@ def choose_device(name: str) -> torch.device:
 class Engine:
     """A trainer on its way through the steps: its random stream, its data order and its losses since the last log row.
 
-    Steps are executed one by one, as Python runs them. The metrics of each step stay on the device, in a ring of
-    ``log_interval`` rows, so nothing waits for the device until the means are read.
-    """
+    The metrics of each step stay on the device, in a ring of ``log_interval`` rows, so nothing waits for the device
+    until the means are read.
 
-    name = "eager"
+    Args:
+        trainer: on the device it is trained on.
+        data: what it is trained on.
+        options: batch size, log interval, seed, engine, precision and memory format.
+        owner: the plugin's name of the model, to be named when a step fails; None for a user's own class.
+        capture: what captures steps for the engine ``graph``; None: CUDA graphs, where the device is a CUDA device.
+    """
 
     def __init__(
         self,
         trainer: Trainer,
         data: ImageData,
-        *,
-        batch_size: int,
-        log_interval: int,
-        seed: int,
+        options: TrainOptions,
         owner: str | None = None,
+        capture: Capture | None = None,
     ) -> None:
-        """``owner`` is the plugin's name of the model, to be named when a step fails; None for a user's own class."""
         self.trainer = trainer
         self._owner = owner
         self.device = trainer.iteration.device
         self.step = 0
         """Updates finished."""
-        self.log_interval = log_interval
-        self._seed = seed
-        self.rng = Rng(seed, "training", self.device)
+        self.log_interval = options.log_interval
+        self._seed = options.seed
+        self.rng = Rng(options.seed, "training", self.device)
         self._batches = Batches(data.train, self.device)
-        self._order = Order(len(data.train), trainer.batches_per_step * batch_size, seed)
+        self._per_step = trainer.batches_per_step * options.batch_size
+        self._order = Order(len(data.train), self._per_step, options.seed)
         self._names: tuple[str, ...] | None = None
         self._ring = torch.empty(0)
         self._restored: dict[str, Tensor] = {}
         self._proved = True
+        self._precision = options.precision
+        self._memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
+        if options.channels_last:
+            nn.Module.to(trainer, memory_format=torch.channels_last)
+        self._capture, self.eager_because = _choose_capture(options.engine, self.rng, capture)
+        self._graph: GraphSteps | None = None
         _prefer_fused(trainer)
+
+    @property
+    def name(self) -> str:
+        """``graph`` or ``eager``, the latter with the reason where a graph was asked for."""
+        if self._capture is not None:
+            return "graph"
+        return f"eager ({self.eager_because})" if self.eager_because else "eager"
+
+    @property
+    def replays(self) -> int:
+        """Graphs launched so far."""
+        return self._graph.replays if self._graph else 0
 
     def run(self, steps: int, stop: Interrupt | None = None) -> None:
         """Make ``steps`` updates, at most to the end of the log interval; fewer, but one, if ``stop`` is asked for."""
+        indices = self._order.indices(self.step, steps).to(self.device)
         try:
-            values = self._steps(steps, stop)
+            rows = self._rows(indices, stop)
         except GenkitError:
             raise
         except Exception as error:
             if self._owner is None:  # a class of the user's own: the traceback is what helps
                 raise
             raise PluginError(f"{self._owner} failed in a step after {self.step}: {first_line(error)}") from error
-        # Stacked once a window: per step it would cost more than the update of a small network's biases.
         start = self.step % self.log_interval
-        rows = torch.stack(values).view(-1, len(self._names or ()))
         self._ring[start : start + len(rows)] = rows
         self.step += len(rows)
 
-    def _steps(self, steps: int, stop: Interrupt | None) -> list[Tensor]:
-        """The metrics of the steps, one after the other."""
-        trainer, iteration = self.trainer, self.trainer.iteration
+    def _rows(self, indices: Tensor, stop: Interrupt | None) -> Tensor:
+        """Make a step for each row of ``indices``; the metrics, ``(steps made, M)``."""
+        if self._graph is not None:
+            return self._graph.run(indices, stop)
+        if self._capture is None:
+            return self._eager(indices, stop)
+        # The first step is made by Python: from then on there is optimizer state, and it can be captured.
+        first = self._eager(indices[:1], stop)
+        if stop or len(indices) == 1:
+            return first
+        self._build_graph(self._capture, indices)
+        return torch.cat([first, self._rows(indices[1:], stop)])
+
+    def _build_graph(self, capture: Capture, indices: Tensor) -> None:
+        """Capture steps, hold replays against Python's steps bit for bit, and undo all that was done for it."""
+        before = self._snapshot()
+        try:
+            graph = GraphSteps(self._one_step, self._per_step, len(self._names or ()), self.device, capture)
+            order = indices[torch.arange(graph.steps, device=self.device) % len(indices)]
+            results = []
+            runs: tuple[Callable[[Tensor, None], Tensor], ...] = (self._eager, graph.run)
+            for run in runs:
+                self._put_back(before)
+                results.append({"metrics": run(order, None), **self._snapshot()})
+            differing = [name for name, tensor in results[0].items() if not tensor.equal(results[1][name])]
+            if differing:
+                raise ContractError(f"{differing[0]} differs between replayed steps and the same steps run by Python")
+            graph.replays = 0
+            self._graph = graph
+        except Exception as error:  # noqa: BLE001 (whatever it is: the step runs without a graph, and why is said)
+            self._capture, self.eager_because = None, f"the step cannot be captured: {first_line(error)}"
+        finally:
+            self._put_back(before)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        tensors = {**state.networks(self.trainer), **state.training(self.trainer), "rng/training": self.rng.state()}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def _put_back(self, before: dict[str, Tensor]) -> None:
+        now = {**state.networks(self.trainer), **state.training(self.trainer)}
+        if late := now.keys() - before.keys():
+            raise ContractError(f"{min(late)} appears after the first step: say --engine eager")
+        with torch.no_grad():
+            for name, tensor in now.items():
+                tensor.copy_(before[name])
+        self.rng.set_state(before["rng/training"])
+
+    def _one_step(self, index: Tensor) -> Tensor:
+        """One update from the sample numbers ``(per_step,)``; its metrics, ``(M,)``."""
+        metrics = self._update(self._batches.batch(index, self._memory_format))
+        self.trainer.iteration.add_(1)
+        return torch.stack([*metrics.values()]).float()
+
+    def _update(self, batch: Batch) -> Metrics:
+        if self._precision == "fp32":
+            return self.trainer.step(batch, self.rng)
+        # Without the cache: it would hand a second forward pass the weights from before the update between them.
+        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+            return self.trainer.step(batch, self.rng)
+
+    def _eager(self, indices: Tensor, stop: Interrupt | None) -> Tensor:
+        """Steps as Python runs them; their metrics, ``(steps made, M)``."""
+        iteration = self.trainer.iteration
         values: list[Tensor] = []
-        for batch in self._batches.window(self._order.indices(self.step, steps)):
-            metrics = trainer.step(batch, self.rng) if self._proved else self._prove(batch)
+        for batch in self._batches.window(indices, self._memory_format):
+            metrics = self._update(batch) if self._proved else self._prove(batch)
             iteration.add_(1)
             if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
                 self._name_ring(metrics)
             values.extend(metrics.values())
             if stop:
                 break
-        return values
+        # Stacked once a window: per step it would cost more than the update of a small network's biases.
+        return torch.stack(values).view(-1, len(self._names or ())).float()
 
     def _prove(self, batch: Batch) -> Metrics:
         """The first step after a restore: optimizer state that no rule could judge shows here whether it works."""
         try:
-            metrics = self.trainer.step(batch, self.rng)
+            metrics = self._update(batch)
         except (RuntimeError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
             message = f"the first step after loading the checkpoint of step {self.step} failed: {first_line(error)}"
             raise CheckpointError(f"{message}; it was written by another version, or tampered with") from error
@@ -193,7 +276,7 @@ class Engine:
         rng = self._restored_rng(step, saved.get("rng/training"))
         rest = {name: t for name, t in saved.items() if name != "rng/training" and not name.startswith("window/")}
         state.restore(self.trainer, model, rest)
-        self.rng = rng
+        self.rng.set_state(rng.state())  # in place: a captured graph draws from this very stream
         self.step = step
         self._restored = window
         self._proved = False
@@ -214,6 +297,17 @@ class Engine:
         return Rng(self._seed, f"training from step {step}", self.device)
 
 
+def _choose_capture(engine: str, rng: Rng, given: Capture | None) -> tuple[Capture | None, str]:
+    """What captures steps, or None and, where a graph was asked for, why there is none."""
+    if engine == "eager":
+        return None, ""
+    if given is not None:
+        return given, ""
+    if rng.device.type == "cuda":
+        return CudaCapture(rng), ""
+    return None, "" if engine == "auto" else f"graphs need a CUDA device, and this is {rng.device.type}"
+
+
 def _prefer_fused(trainer: Trainer) -> None:
     """Let every optimizer that has a fused kernel, and was not told otherwise, use it: the same update in one call."""
     for optimizer in trainer.optimizers.values():
@@ -221,3 +315,5 @@ def _prefer_fused(trainer: Trainer) -> None:
             undecided = all(group.get(key, True) is None for key in ("fused", "foreach"))
             if undecided and not group.get("differentiable"):
                 group["fused"] = all(torch.is_floating_point(p) for p in group["params"])
+            if "capturable" in group and all(p.is_cuda for p in group["params"]):
+                group["capturable"] = True  # for either engine, so that both compute the same bits

@@ -28,6 +28,8 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
         Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
         GenkitError: a loss or weight is not finite, or the disk refused a checkpoint or a row.
     """
+    if options.engine == "graph" and engine.name != "graph":
+        told.on_notice(f"the engine is {engine.name}")
     told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
     with Interrupt() as interrupt:
         try:
@@ -48,6 +50,9 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
         # As many steps as fit before something has to happen.
         engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
         step, last = engine.step, engine.step == options.iterations
+        if engine.name != run.info.environment.get("engine"):
+            told.on_notice(f"the engine is {engine.name}")
+            run.note_engine(engine.name)
 
         # A row of metrics.jsonl. The last one may cover less than an interval; resuming replaces it.
         if last or step % options.log_interval == 0:

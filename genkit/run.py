@@ -290,6 +290,12 @@ class Run:
         self.save_info()
         self._loaded = None
 
+    def note_engine(self, name: str) -> None:
+        """Record in ``run.json`` how the steps are executed now."""
+        environment = {**self.info.environment, "engine": name}
+        self.info = self.info.model_copy(update={"environment": environment})
+        self.save_info()
+
     def save_info(self) -> None:
         """Write ``run.json``.
 

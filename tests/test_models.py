@@ -9,6 +9,7 @@ from torch import Tensor
 
 import genkit
 from genkit import checkpoint
+from genkit.config import TrainOptions
 from genkit.data import from_images
 from genkit.engine import Engine
 from genkit.hookspecs import Model
@@ -36,7 +37,7 @@ def blobs(shape: tuple[int, int, int], count: int = 64) -> Tensor:
 
 
 def engine(trainer: genkit.Trainer, images: Tensor, batch_size: int = 8) -> Engine:
-    return Engine(trainer, from_images(images), batch_size=batch_size, log_interval=10, seed=0)
+    return Engine(trainer, from_images(images), TrainOptions(batch_size=batch_size, log_interval=10))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,7 +18,7 @@ LAYERS = [  # from the ground up: a module imports only from layers below its ow
     {"registry"},
     {"rng"},
     {"interfaces", "images", "plotting", "scaffold", "diagnosis"},
-    {"data", "state"},
+    {"data", "state", "graph"},
     {"engine", "checkpoint", "folder"},
     {"run"},
     {"loop", "console"},

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import state
+from ..config import TrainOptions
 from ..data import Batches, DataRequest, ImageData, Split, from_images
 from ..engine import Engine
 from ..hookspecs import Dataset, Entry, Metric, Model
@@ -46,7 +47,7 @@ class ModelSubject(Subject):
 
     def engine(self, trainer: Trainer, batch_size: int = 8) -> Engine:
         """An engine that trains it on small made images."""
-        return Engine(trainer, made_images(trainer.spec), batch_size=batch_size, log_interval=50, seed=0)
+        return Engine(trainer, made_images(trainer.spec), TrainOptions(batch_size=batch_size, log_interval=50))
 
     def batch(self, trainer: Trainer, batch_size: int = 8) -> Batch:
         """Real images for one step, ``(batches_per_step * batch_size, C, H, W)``."""

@@ -233,7 +233,7 @@ def _use(run: Run, data: genkit.ImageData) -> bool:
         found, _ = run.newest_checkpoint()
         core = run.info.options
         trainer = build(run.trainer_class, run.trainer_class.Config(**run.info.config), data.spec, core.seed, "cpu")
-        engine = Engine(trainer, data, batch_size=core.batch_size, log_interval=core.log_interval, seed=core.seed)
+        engine = Engine(trainer, data, core)
         engine.restore(found.step, found.model, found.state)
         engine.run(1)
     except genkit.GenkitError as error:

@@ -1,0 +1,236 @@
+"""Engines: captured steps give the bits of steps that Python runs, or say why they cannot be captured.
+
+On a machine without a GPU the operations of a step are recorded and replayed, which is what a CUDA graph does.
+"""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import genkit
+from genkit import state
+from genkit.callback import Callback
+from genkit.config import TrainOptions
+from genkit.data import from_images
+from genkit.engine import Engine
+from genkit.graph import WARM_UP, CudaCapture, GraphSteps
+from genkit.hookspecs import Model
+from genkit.interfaces import build
+from genkit.registry import discover
+from genkit.rng import Rng
+from genkit.run import find_trainer
+from genkit.testing import record
+from genkit.testing.subject import differing, tensors
+
+BUILTINS = [registered.entry.name for registered in discover().own(Model)]
+OPTIONS = TrainOptions(batch_size=4, log_interval=50)
+
+
+class RecordingCapture:
+    """Records the operations of the work and replays them."""
+
+    def __init__(self, steps: float = 1e9) -> None:
+        self.steps = steps
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        for _ in range(WARM_UP):
+            work()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        _, recording = record(work)
+        if recording.host_reads:
+            raise RuntimeError(f"operation not permitted while capturing: {recording.host_reads[0]}")
+        return lambda: void(recording.replay())
+
+    def seconds(self, replay: Callable[[], None]) -> float:
+        replay()
+        return 5e-3 / self.steps
+
+
+def void(_: object) -> None:
+    """Nothing of it is needed."""
+
+
+def engines(trainer: type[genkit.Trainer], steps: int, images: Tensor, **config: object) -> tuple[Engine, Engine]:
+    """The same training by Python and by graphs of ``steps`` steps."""
+    data = from_images(images)
+    made = [build(trainer, trainer.Config(**config), data.spec, 0, "cpu") for _ in range(2)]
+    return Engine(made[0], data, OPTIONS), Engine(made[1], data, OPTIONS, capture=RecordingCapture(steps))
+
+
+def assert_same(eager: Engine, graph: Engine) -> None:
+    assert graph.name == "graph"
+    assert not differing(tensors(eager.trainer), tensors(graph.trainer))
+    assert eager.means() == graph.means()
+    assert eager.rng.state().equal(graph.rng.state())
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_graphs_compute_the_bits_of_eager(name: str, steps: int) -> None:
+    images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    eager, graph = engines(find_trainer(discover(), name), steps, images, hidden_dim=5, latent_dim=3)
+    for window in (1, 7, 12, 3, 27):
+        eager.run(window)
+        graph.run(window)
+        assert_same(eager, graph)
+    assert eager.replays == 0
+    # Python makes the first step of the first two windows; then 6, 12, 3 and 27 steps follow.
+    assert graph.replays == {1: 6 + 12 + 3 + 27, 4: (1 + 2) + 3 + 3 + (6 + 3)}[steps]
+
+
+def test_the_number_of_replays_is_that_of_the_windows(tiny, images: Tensor) -> None:
+    _, graph = engines(tiny, 4, images)
+    graph.run(1)
+    assert graph.replays == 0  # one step, and Python makes the first
+    graph.run(10)  # again the first step after which a window goes on, then 9: two graphs of four and one single
+    assert graph.replays == 3
+    graph.run(8)
+    assert graph.replays == 5
+    graph.run(3)
+    assert graph.replays == 8
+
+
+def test_k_is_as_many_steps_as_take_some_milliseconds() -> None:
+    for steps, expected in ((0.2, 1), (7, 7), (1e6, 128)):
+        graph = GraphSteps(lambda index: index[:1].float(), 2, 1, torch.device("cpu"), RecordingCapture(steps))
+        assert graph.steps == expected
+
+
+def test_a_checkpoint_is_loaded_into_a_captured_graph(tiny, images: Tensor) -> None:
+    """A graph reads the tensors that it was captured with: loading has to copy into them."""
+    eager, graph = engines(tiny, 3, images)
+    for engine in (eager, graph):
+        engine.run(20)
+    model = {name: tensor.clone() for name, tensor in state.networks(eager.trainer).items()}
+    saved = {name: tensor.clone() for name, tensor in eager.state().items()}
+    for engine in (eager, graph):
+        engine.run(20)
+        engine.restore(20, model, saved)
+        engine.run(9)
+    assert_same(eager, graph)
+
+
+def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
+    class Wrong(tiny):
+        count = 0
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            metrics = dict(super().step(batch, rng))
+            if how == "reads":
+                metrics["d_loss"].item()
+            elif how == "counts":
+                self.count += 1
+                metrics["d_loss"] = metrics["d_loss"] + self.count
+            elif how == "replaces":
+                self.iteration = self.iteration + 0
+            return metrics
+
+    return Wrong
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("reads", "operation not permitted while capturing: aten._local_scalar_dense"),
+        ("counts", "metrics differs between replayed steps and the same steps run by Python"),
+        ("replaces", "differs between replayed steps and the same steps run by Python"),
+    ],
+)
+def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(tiny, images: Tensor, how, why) -> None:
+    eager, graph = engines(wrong(tiny, how), 4, images)
+    for window in (3, 20):
+        eager.run(window)
+        graph.run(window)
+    assert graph.name.startswith("eager (the step cannot be captured: ")
+    assert why in graph.name
+    assert graph.replays == 0
+    if how == "reads":  # what counts in Python was counted by the attempt, too
+        assert not differing(tensors(eager.trainer), tensors(graph.trainer))
+
+
+def test_a_graph_that_is_asked_for_in_vain_is_said_and_recorded(tiny, images: Tensor) -> None:
+    class Notices(Callback):
+        heard: list[str] = []  # noqa: RUF012
+
+        def on_notice(self, message: str) -> None:
+            self.heard.append(message)
+
+    options = {"iterations": 4, "batch_size": 4, "device": "cpu", "progress": False}
+    run = genkit.train(tiny, dataset=images, engine="graph", callbacks=[Notices()], **options)
+    said = "eager (graphs need a CUDA device, and this is cpu)"
+    assert json.loads((run.path / "run.json").read_text())["environment"]["engine"] == said
+    assert Notices.heard == [f"the engine is {said}"]
+    other = genkit.train(tiny, dataset=images, **options)
+    assert other.info.environment["engine"] == "eager"
+
+
+def test_bf16_computes_in_bf16_and_uses_the_weights_after_each_update(tiny, images: Tensor) -> None:
+    """Autocast's cache would hand the second pass of a step the weights from before its first update."""
+    seen: list[Tensor] = []
+
+    class TwoUpdates(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            for _ in range(2):
+                logits = self.discriminator(batch.images)
+                seen.append(logits.detach().clone())
+                self.update(discriminator=logits.float().square().mean())
+            return {"loss": logits.float().mean().detach()}
+
+    data = from_images(images)
+    trainer = build(TwoUpdates, TwoUpdates.Config(learning_rate=0.1), data.spec, 0, "cpu")
+    Engine(trainer, data, TrainOptions(batch_size=4, precision="bf16")).run(1)
+    assert {logits.dtype for logits in seen} == {torch.bfloat16}
+    assert not seen[0].equal(seen[1])
+    assert all(p.dtype == torch.float32 for p in trainer.parameters())
+
+
+def test_channels_last_reaches_images_and_weights(images: Tensor) -> None:
+    class Convolves(genkit.Trainer):
+        def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+            super().__init__(config, spec)
+            self.generator = Painter(spec)
+            self.convolution = nn.Conv2d(3, 4, 3)
+            self.optimizers = {"all": torch.optim.SGD(self.parameters(), lr=0.1)}
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            assert batch.images.is_contiguous(memory_format=torch.channels_last)
+            loss = self.convolution(batch.images).square().mean()
+            self.update(all=loss)
+            return {"loss": loss.detach()}
+
+    class Painter(genkit.Generator):
+        def __init__(self, spec: genkit.DataSpec) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, spec.size)
+
+        def prior(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
+            return rng.normal(n, 1)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.tanh(self.layer(z)).view(len(z), 3, 6, 5)
+
+    options = {"iterations": 2, "batch_size": 4, "device": "cpu", "progress": False, "channels_last": True}
+    run = genkit.train(Convolves, dataset=images.expand(-1, 3, -1, -1), **options)
+    assert run.step == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", BUILTINS)
+def test_cuda_graphs_compute_the_bits_of_eager(name: str) -> None:
+    images = torch.randint(0, 256, (300, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    data = from_images(images)
+    trainer = find_trainer(discover(), name)
+    options = {"batch_size": 32, "log_interval": 1000}
+    made = [build(trainer, trainer.Config(), data.spec, 0, "cuda") for _ in range(2)]
+    eager = Engine(made[0], data, TrainOptions(engine="eager", **options))
+    graph = Engine(made[1], data, TrainOptions(engine="graph", **options))
+    for window in (1, 7, 300):
+        eager.run(window)
+        graph.run(window)
+    assert_same(eager, graph)
+    assert graph.replays > 0
+    assert isinstance(graph._capture, CudaCapture)

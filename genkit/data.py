@@ -104,6 +104,8 @@ class DataRequest:
     argument: str = ""
     """What follows the colon in ``--dataset NAME:ARGUMENT``."""
     on_bad_image: Literal["refuse", "skip"] = "refuse"
+    limit: int | None = None
+    """How many images there are in all, where that is known from a run: whoever finds more can stop."""
     skipped: list[str] = field(default_factory=list)
     """What was passed over, and why; genkit says it to the user."""
 

@@ -214,7 +214,11 @@ class Run:
             raise UsageError(f"{self.path} was trained on {dataset.source}: the program that has them says {how}")
         name = f"{dataset.distribution}/{dataset.name}"
         options = self.info.options
-        request = DataRequest(data_root(root or options.data_root), on_bad_image=options.on_bad_image)
+        request = DataRequest(
+            data_root(root or options.data_root),
+            on_bad_image=options.on_bad_image,
+            limit=dataset.images + dataset.held_out,
+        )
         return self.recognise(load_dataset(self.registry, name, request, notify))
 
     def recognise(self, data: ImageData) -> ImageData:

@@ -342,6 +342,18 @@ def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None
     assert len(notices.heard) == 10  # said again: they are skipped again
 
 
+def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(tiny, pictures: Path) -> None:
+    """A stranger's run may name any folder."""
+    options = {"dataset": f"folder:{pictures}", "iterations": 2, "on_bad_image": "skip", **QUIET}
+    run = genkit.train(tiny, **options)
+    for number in range(3):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(pictures / f"more{number}.png")
+    for how in ("skip", "refuse"):
+        change(run.path, options__on_bad_image=how)
+        with pytest.raises(genkit.DataError):
+            genkit.resume(run.path, 4, trainer=tiny, progress=False)
+
+
 def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
     for number in range(20):
         (pictures / f"x{number:02}.png").write_text("no")

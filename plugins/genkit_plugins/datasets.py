@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -116,8 +117,10 @@ def folder(request: DataRequest) -> ImageData:
     top = Path(request.argument).expanduser().resolve()
     if not top.is_dir():
         raise DataError(f"folder:{request.argument}: there is no folder {request.argument}")
-    paths = sorted(path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    pictures = _read(paths, request)
+    found: Iterable[Path] = (path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    if request.limit is not None and request.on_bad_image == "refuse":  # one more is too many: stop looking
+        found = islice(found, request.limit + 1)
+    pictures = _read(sorted(found), request)
     if not pictures:
         raise DataError(f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
     images = torch.stack(pictures)
@@ -141,6 +144,8 @@ def _read(paths: list[Path], request: DataRequest) -> list[Tensor]:
             continue
         first = first or path
         pictures.append(picture)
+        if request.limit is not None and len(pictures) > request.limit:
+            raise DataError(f"folder:{request.argument}: there are more than the {request.limit} images of the run")
     return pictures
 
 

@@ -1,0 +1,204 @@
+"""Training throughput of genkit and of what a user would pick instead, in turn, in one session::
+
+    python -m benchmarks [--models simple-gan,vae] [--peers genkit,JAX] [--device cpu] [--rounds 8] [--json FILE]
+
+Each contender has a process of its own, with the same number of threads; only one works at a time. A round gives each
+about the same time. Medians and spreads are over rounds; what counts is the ratio of a round, since machines drift.
+A contender whose library is not installed is named as absent: ``pip install '.[bench]'`` brings them all.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .peers import CONTENDERS
+from .work import BATCH
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Contender:
+    """A process that trains when it is told to."""
+
+    name: str
+    process: subprocess.Popen[str]
+    ready: dict[str, Any] = field(default_factory=dict)
+    first: float = 0.0
+    """Seconds of the first few steps, in which things are compiled or captured."""
+    steps: int = 0
+    """Steps of a round."""
+    rates: list[float] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+    peak: float = 0.0
+
+    def ask(self, steps: int) -> float:
+        """Make steps; seconds."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        self.losses, self.peak = answer["losses"], answer["peak MiB"]
+        return float(answer["seconds"])
+
+
+def start(name: str, model: str, target: str, images: Path, device: str, threads: int) -> Contender | str:
+    """A contender that is ready, or why there is none."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cpu" else "0",
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}",
+        "JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, "-m", "benchmarks.contender", model, target, str(images), device, str(threads)]
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            process.wait()
+            errors.seek(0)
+            return (errors.read().splitlines() or ["it ended without a word"])[-1]
+    return Contender(name, process, json.loads(line))
+
+
+def measure(contenders: list[Contender], rounds: int, seconds: float) -> None:
+    """Give each contender ``rounds`` turns of about ``seconds``, in an order that turns."""
+    for contender in contenders:
+        contender.first = contender.ask(2)
+        contender.ask(20)
+        rate = 20 / contender.ask(20)
+        contender.steps = max(20, int(seconds * rate) // 20 * 20)
+        contender.ask(contender.steps)  # another number of steps may be compiled anew
+    for number in range(rounds):
+        for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
+            contender.rates.append(contender.steps / contender.ask(contender.steps))
+
+
+def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str, Any]:
+    """All contenders of one model."""
+    contenders, absent = [], {}
+    for name, target in CONTENDERS[model].items():
+        if arguments.peers and not any(part.lower() in name.lower() for part in arguments.peers.split(",")):
+            continue
+        print(f"{model}: starting {name}", file=sys.stderr, flush=True)
+        made = start(name, model, target, images, arguments.device, arguments.threads)
+        if isinstance(made, str):
+            absent[name] = made
+        else:
+            contenders.append(made)
+    try:
+        measure(contenders, arguments.rounds, arguments.seconds)
+    finally:
+        for contender in contenders:
+            contender.process.stdin.close()  # type: ignore[union-attr]
+            contender.process.wait()
+    ours = next((c for c in contenders if c.name == "genkit"), None)
+    rows = {}
+    for c in contenders:
+        row = {
+            "it/s": round(statistics.median(c.rates), 1),
+            "lowest": round(min(c.rates), 1),
+            "highest": round(max(c.rates), 1),
+            "images/s": round(BATCH * statistics.median(c.rates)),
+            "set up (s)": round(c.ready["set up (s)"], 2),
+            "first two steps (s)": round(c.first, 2),
+            "peak MiB": round(c.peak),
+            "losses": {name: round(value, 3) for name, value in c.losses.items()},
+            "versions": c.ready["versions"],
+            "rates": [round(rate, 2) for rate in c.rates],
+        }
+        if ours:
+            ratios = [mine / theirs for mine, theirs in zip(ours.rates, c.rates, strict=True)]
+            row["genkit is times as fast"] = round(statistics.median(ratios), 3)
+        rows[c.name] = row
+    return {"contenders": rows, "absent": absent}
+
+
+def show(model: str, result: dict[str, Any]) -> None:
+    """A table in Markdown."""
+    columns = ("what", "it/s", "from, to", "images/s", "first two steps (s)", "genkit is times as fast")
+    print(f"\n{model}, batch {BATCH}\n\n| {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|")
+    for name, row in sorted(result["contenders"].items(), key=lambda item: -item[1]["it/s"]):
+        ratio = row.get("genkit is times as fast", "")
+        spread = f"{row['lowest']}, {row['highest']}"
+        print(f"| {name} | {row['it/s']} | {spread} | {row['images/s']} | {row['first two steps (s)']} | {ratio} |")
+    for name, why in result["absent"].items():
+        print(f"| {name} | absent: {why} | | | | |")
+
+
+def load_images(root: Path | None) -> tuple[np.ndarray, str]:
+    """MNIST where it is on disk, else as many random images, which cost as much."""
+    from genkit.data import DataRequest, data_root, load_dataset
+    from genkit.errors import DataError
+    from genkit.registry import discover
+
+    try:
+        data = load_dataset(discover(), "mnist", DataRequest(data_root(root)))
+        return data.train.images[:, 0].numpy(), "MNIST"
+    except DataError:
+        return np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), dtype=np.uint8), "random numbers"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", default=",".join(CONTENDERS), help="which, of %(default)s")
+    parser.add_argument("--peers", default="", help="only those whose name holds one of these parts; default: all")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each contender (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each contender (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about (%(default)s)")
+    parser.add_argument("--data-root", type=Path, help="where MNIST is; else random images, which cost as much")
+    parser.add_argument("--json", type=Path, help="write everything there")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.models.split(",")) - CONTENDERS.keys():
+        parser.error(f"no contenders for {', '.join(sorted(unknown))}; there are some for {', '.join(CONTENDERS)}")
+
+    images, source = load_images(arguments.data_root)
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "images": source,
+        "device": arguments.device,
+        "threads": arguments.threads,
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "models": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, images, allow_pickle=False)
+        for model in arguments.models.split(","):
+            result["models"][model] = compare(model, arguments, path)
+            show(model, result["models"][model])
+            if arguments.json:
+                arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The same work in what a user would pick instead: each a module with ``make(work) -> (loop, versions)``.
+
+They do the same arithmetic on the same images: batch 128, three Adam updates an iteration for the article's GAN,
+sample numbers drawn with replacement (pythae: its own shuffled loader). None is handicapped, none is tuned beyond what
+its own documentation recommends.
+"""
+
+CONTENDERS: dict[str, dict[str, str]] = {
+    "simple-gan": {
+        "genkit": "benchmarks.peers.genkit_engine",
+        "PyTorch, hand-written": "benchmarks.peers.pytorch_careful",
+        "PyTorch, plain loop": "benchmarks.peers.pytorch_plain",
+        "Lightning": "benchmarks.peers.lightning_module",
+        "Keras, the article's code, torch": "benchmarks.peers.keras_article:torch",
+        "Keras, the article's code, TensorFlow": "benchmarks.peers.keras_article:tensorflow",
+        "Keras, the article's code, JAX": "benchmarks.peers.keras_article:jax",
+        "JAX, jit(lax.scan)": "benchmarks.peers.jax_scan",
+        "matrix products alone": "benchmarks.peers.matrix_products",
+    },
+    "ae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
+    "vae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
+    "dcgan": {
+        "genkit": "benchmarks.peers.genkit_engine",
+        "PyTorch, hand-written": "benchmarks.peers.pytorch_dcgan",
+    },
+}
+"""Model → contender → module, and the backend behind a colon."""

@@ -8,6 +8,7 @@ A contender whose library is not installed is named as absent: ``pip install '.[
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,6 +35,8 @@ class Contender:
 
     name: str
     process: subprocess.Popen[str]
+    errors: IO[str]
+    """What it wrote on standard error."""
     ready: dict[str, Any] = field(default_factory=dict)
     first: float = 0.0
     """Seconds of the first few steps, in which things are compiled or captured."""
@@ -49,9 +52,29 @@ class Contender:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise BrokenContenderError(self.why())
+        answer = json.loads(line)
         self.losses, self.peak = answer["losses"], answer["peak MiB"]
         return float(answer["seconds"])
+
+    def why(self) -> str:
+        """The last line that it wrote on standard error, once it has ended."""
+        self.process.wait()
+        self.errors.seek(0)
+        return ([line for line in self.errors.read().splitlines() if line.strip()] or ["it ended without a word"])[-1]
+
+    def end(self) -> None:
+        """Let it go."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait()
+        self.errors.close()
+
+
+class BrokenContenderError(Exception):
+    """A contender that ended in the middle; ``str()`` of it says why."""
 
 
 def start(name: str, model: str, target: str, images: Path, device: str, threads: int) -> Contender | str:
@@ -64,27 +87,30 @@ def start(name: str, model: str, target: str, images: Path, device: str, threads
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "benchmarks.contender", model, target, str(images), device, str(threads)]
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            process.wait()
-            errors.seek(0)
-            return (errors.read().splitlines() or ["it ended without a word"])[-1]
-    return Contender(name, process, json.loads(line))
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+    )
+    contender = Contender(name, process, errors)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        return contender.why()
+    contender.ready = json.loads(line)
+    return contender
 
 
-def measure(contenders: list[Contender], rounds: int, seconds: float) -> None:
-    """Give each contender ``rounds`` turns of about ``seconds``, in an order that turns."""
-    for contender in contenders:
-        contender.first = contender.ask(2)
-        contender.ask(20)
-        rate = 20 / contender.ask(20)
-        contender.steps = max(20, int(seconds * rate) // 20 * 20)
-        contender.ask(contender.steps)  # another number of steps may be compiled anew
+def prepare(contender: Contender, seconds: float) -> None:
+    """Let it compile or capture what it will, and find how many steps take about ``seconds``."""
+    contender.first = contender.ask(2)
+    contender.ask(20)
+    rate = 20 / contender.ask(20)
+    contender.steps = max(20, int(seconds * rate) // 20 * 20)
+    contender.ask(contender.steps)  # another number of steps may be compiled anew
+
+
+def measure(contenders: list[Contender], rounds: int) -> None:
+    """Give each contender ``rounds`` turns, in an order that turns."""
     for number in range(rounds):
         for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
             contender.rates.append(contender.steps / contender.ask(contender.steps))
@@ -100,14 +126,19 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
         made = start(name, model, target, images, arguments.device, arguments.threads)
         if isinstance(made, str):
             absent[name] = made
+            continue
+        try:
+            prepare(made, arguments.seconds)
+        except BrokenContenderError as error:
+            absent[name] = str(error)
+            made.end()
         else:
             contenders.append(made)
     try:
-        measure(contenders, arguments.rounds, arguments.seconds)
+        measure(contenders, arguments.rounds)
     finally:
         for contender in contenders:
-            contender.process.stdin.close()  # type: ignore[union-attr]
-            contender.process.wait()
+            contender.end()
     ours = next((c for c in contenders if c.name == "genkit"), None)
     rows = {}
     for c in contenders:

@@ -62,6 +62,9 @@ if TYPE_CHECKING:
         GenkitWarning as GenkitWarning,
     )
     from .errors import (
+        Interrupted as Interrupted,
+    )
+    from .errors import (
         PluginError as PluginError,
     )
     from .errors import (
@@ -144,6 +147,7 @@ _MODULES = {
         "DeviceError",
         "GenkitError",
         "GenkitWarning",
+        "Interrupted",
         "PluginError",
         "RunError",
         "UnknownNameError",

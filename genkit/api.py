@@ -12,10 +12,10 @@ import torch
 
 from . import checkpoint
 from .callback import Audience, Callback
-from .config import TrainOptions, resolve
+from .config import MAX_THREADS, TrainOptions, resolve
 from .data import DataRequest, ImageData, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
-from .errors import ContractError, DataError, GenkitError, PluginError, UsageError, first_line, nearest
+from .errors import ContractError, DataError, UnknownNameError, UsageError, blame, nearest
 from .hookspecs import CallbackEntry, Dataset, Metric, Model
 from .images import from_uint8
 from .interfaces import Reconstructs, Trainer, build
@@ -64,7 +64,9 @@ def train(
     dataset_info, data = _load(registry, trainer_class, dataset, core, told)
     _set_threads(core.threads)
     owner = name if isinstance(model, str) else None
-    engine = _engine(build(trainer_class, own, data.spec, core.seed, device), data, core, owner)
+    with blame(owner, "to be built"):
+        trainer = build(trainer_class, own, data.spec, core.seed, device)
+    engine = _engine(trainer, data, core, owner)
     model_info = _model_info(registry, name, model)
     info = RunInfo(
         model=model_info,
@@ -104,6 +106,8 @@ def resume(
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
     """
+    if any(isinstance(callback, str) for callback in callbacks):
+        raise UsageError("callbacks of a resumed run are objects; those by name are the ones that it was started with")
     run = run if isinstance(run, Run) else Run.open(run, trainer)
     with run.folder.exclusive():
         _resume(run, iterations, dataset, _absolute(data_root), device, callbacks, progress)
@@ -123,7 +127,10 @@ def _resume(
     changes = {"iterations": iterations, "data_root": data_root, "device": device}
     given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
     core, _ = resolve(run.trainer_class.Config, info.model.name, given | info.config)
+    core, gone = _without_callbacks_that_are_gone(run.registry, core)
     told = _audience(run.registry, core, callbacks, progress)
+    for problem in gone:
+        told.on_notice(f"{problem}; going on without")
     found = _newest(run, told)
     step = found.step if found else 0
     if core.iterations < step or (core.iterations == step and run.complete(step)):
@@ -131,10 +138,11 @@ def _resume(
         raise UsageError(f"{total}; --iterations is the total, so give more than that")
 
     threads = info.environment.get("threads")
-    _set_threads(core.threads or (threads if isinstance(threads, int) else None))
+    known = threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
+    _set_threads(core.threads or known)
     chosen = choose_device(core.device)
     data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
-    engine = _engine(run.build(chosen), data, core, info.model.name if info.model.distribution else None)
+    engine = _engine(run.build(chosen), data, core, run.owner)
     environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
     for key in (info.environment.keys() | environment.keys()) - {"engine"}:
         before, now = info.environment.get(key), environment.get(key)
@@ -143,8 +151,20 @@ def _resume(
     if found:
         engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
-    run.rewind(step if core.iterations == step else step - step % core.log_interval, info)
+    run.rewind(step, info)
     fit(run, engine, data, core, told)
+
+
+def _without_callbacks_that_are_gone(registry: Registry, core: TrainOptions) -> tuple[TrainOptions, list[str]]:
+    """A run does not depend on a display: callbacks of ``run.json`` that no plugin provides any more are left out."""
+    kept, gone = [], []
+    for name in core.callbacks:
+        try:
+            registry.find(CallbackEntry, name)
+            kept.append(name)
+        except UnknownNameError as error:
+            gone.append(str(error))
+    return core.model_copy(update={"callbacks": tuple(kept)}), gone
 
 
 def _newest(run: Run, told: Callback) -> checkpoint.Checkpoint | None:
@@ -230,19 +250,16 @@ def evaluate(
 
 def _measure(metric: Registered[Metric], images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
     measure = metric.target()
-    try:
-        with torch.no_grad():
-            found = measure(images, reference)
-    except GenkitError:
-        raise
-    except Exception as error:
-        raise PluginError(f"metric {metric.qualified_name} failed: {first_line(error)}") from error
+    with torch.no_grad(), blame(f"metric {metric.qualified_name}", "to measure"):
+        found = measure(images, reference)
     if not isinstance(found, Mapping):
         raise ContractError(f"metric {metric.qualified_name} gave {type(found).__name__}, not 0-d tensors by name")
     for name, value in found.items():
         if not isinstance(value, torch.Tensor) or value.dim():
             given = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
             raise ContractError(f"metric {metric.qualified_name} gave {name} as {given}, not as a 0-d tensor")
+        if not bool(torch.isfinite(value)):
+            raise ContractError(f"metric {metric.qualified_name} gave {name} as {float(value)}")
     return {name: float(value) for name, value in found.items()}
 
 
@@ -322,12 +339,13 @@ def _audience(
     named: dict[str, Callback] = {}
     for name in core.callbacks:
         target = registry.find(CallbackEntry, name).target()
-        try:
+        with blame(f"callback {name}", "to be made"):
             named[name] = target()
-        except Exception as error:
-            raise PluginError(f"callback {name} cannot be made: {first_line(error)}") from error
         if not isinstance(named[name], Callback):
             raise ContractError(f"callback {name} is {type(named[name]).__name__}, not a genkit.Callback")
+    for callback in () if isinstance(callbacks, str) else callbacks:
+        if not isinstance(callback, Callback | str):
+            raise UsageError(f"callbacks: {callback!r} is neither a genkit.Callback object nor a name")
     own = [callback for callback in callbacks if isinstance(callback, Callback)]
     for callback in (*own, *named.values()):
         for method in (m for m in dir(callback) if m.startswith("on_") and not hasattr(Callback, m)):

@@ -82,7 +82,7 @@ class Audience(Callback):
         for name, callback in list(self._named.items()):
             try:
                 getattr(callback, event)(*arguments)
-            except Exception as error:
+            except Exception as error:  # Interrupted is none: it goes through
                 problem = f"callback {name} failed in {event}: {first_line(error)}"
                 if os.environ.get("GENKIT_STRICT") == "1":
                     raise PluginError(problem) from error

@@ -5,13 +5,13 @@ A checkpoint is a folder ``step-000001000`` with ``model.safetensors`` (the netw
 and SHA-256 of both files and of itself). It appears under its name only when all of it is safe on disk.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,22 +46,29 @@ class Checkpoint:
     state: dict[str, Tensor]
 
 
-def write(folder: Path, step: int, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Path:
+def write(
+    folder: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    may_be_infinite: Collection[str] = (),
+) -> Path:
     """Write the checkpoint of ``step`` below ``folder``, durably; on any error nothing of it stays.
 
     Raises:
-        CheckpointError: a number is NaN or infinite, or the disk refused.
+        CheckpointError: a number is NaN or infinite, but in the tensors named in ``may_be_infinite``; or the disk
+            refused.
     """
     for name, tensor in [*model.items(), *state.items()]:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if name not in may_be_infinite and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"step {step}: {name} has NaN or infinite values; no checkpoint was written")
     target = folder / f"step-{step:09d}"
     temporary, replaced = (folder / f".{target.name}.{os.getpid()}.{suffix}" for suffix in ("tmp", "old"))
     try:
         durable.make_folder(folder)
         for path in (temporary, replaced):
-            shutil.rmtree(path, ignore_errors=True)
-        durable.make_folder(temporary)
+            durable.remove(path)
+        durable.new_folder(temporary)
         _write_files(temporary, step, {"model": model, "state": state})
         if target.exists():
             durable.rename(target, replaced)
@@ -69,10 +76,11 @@ def write(folder: Path, step: int, model: Mapping[str, Tensor], state: Mapping[s
     except OSError as error:
         raise CheckpointError(f"step {step}: cannot write {target}: {error.strerror}") from error
     finally:
-        if replaced.exists() and not target.exists():
-            replaced.rename(target)
-        for path in (temporary, replaced):
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # what is left behind bears no checkpoint's name, and goes with the next
+            if replaced.exists() and not target.exists():
+                durable.rename(replaced, target)
+            for path in (temporary, replaced):
+                durable.remove(path)
     return target
 
 
@@ -99,12 +107,34 @@ def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints, and what a killed process left half-written.
 
     Raises:
-        OSError: something could not be removed.
+        OSError: something could not be removed; the rest was.
     """
+    problems = []
     for path in steps(folder)[keep:]:  # renamed first: no half of a checkpoint bears a checkpoint's name
-        durable.rename(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+        try:
+            durable.rename(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+        except OSError as error:
+            problems.append(error)
     for path in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")):
-        durable.remove_tree(path)
+        try:
+            durable.remove(path)
+        except OSError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints of later steps, which were damaged, so that they count as none: ``damaged-step-000001000``.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    for path in steps(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = path.with_name(f"damaged-{path.name}")
+            durable.remove(aside)
+            durable.rename(path, aside)
 
 
 def steps(folder: Path) -> list[Path]:
@@ -222,15 +252,11 @@ def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     try:
-        if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path}: missing, or no plain file")
-        size = path.stat().st_size
-        if size > limit:
-            raise CheckpointError(f"{path}: {size} bytes, and at most {limit} were to be expected")
-        with path.open("rb") as file:
-            return file.read(limit + 1)
+        return durable.read(path, limit)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

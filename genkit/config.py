@@ -27,6 +27,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
+MAX_THREADS = 1024
+
+
 def _known_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", value):
         raise ValueError("one of auto, cpu, cuda, cuda:N, mps")
@@ -62,7 +65,9 @@ class TrainOptions(Config):
         "fp32", description="of the networks' arithmetic; bf16 is automatic mixed precision"
     )
     channels_last: bool = Field(False, description="keep images channels-last in memory, which suits convolutions")
-    threads: int | None = Field(None, ge=1, description="CPU threads; else torch's own number; recorded in the run")
+    threads: int | None = Field(
+        None, ge=1, le=MAX_THREADS, description="CPU threads; else torch's own number; recorded in the run"
+    )
     out: Path | None = Field(None, description="folder of the run; else the next number under runs/")
 
 
@@ -192,7 +197,8 @@ def to_toml(*configs: Config) -> str:
 def _toml_value(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
 
 
 def type_name(annotation: Any) -> str:

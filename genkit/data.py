@@ -16,9 +16,7 @@ from .errors import (
     ContractError,
     DataError,
     DataUnavailableError,
-    GenkitError,
-    PluginError,
-    first_line,
+    blame,
 )
 from .hookspecs import Dataset
 from .images import from_uint8
@@ -106,6 +104,8 @@ class DataRequest:
     on_bad_image: Literal["refuse", "skip"] = "refuse"
     limit: int | None = None
     """How many images there are in all, where that is known from a run: whoever finds more can stop."""
+    offline: bool = False
+    """Whether nothing may be downloaded or written: what is not there raises :class:`genkit.DataUnavailableError`."""
     skipped: list[str] = field(default_factory=list)
     """What was passed over, and why; genkit says it to the user."""
 
@@ -190,12 +190,8 @@ def load_dataset(registry: Registry, name: str, request: DataRequest, notify: No
     name, _, argument = name.partition(":")
     request = replace(request, argument=argument, skipped=[])
     load = registry.find(Dataset, name).target()
-    try:
+    with blame(f"dataset {name}", "to load"):
         loaded = load(request)
-    except GenkitError:
-        raise
-    except Exception as error:
-        raise PluginError(f"dataset {name} failed: {first_line(error)}") from error
     if not isinstance(loaded, ImageData):
         raise ContractError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
     for line in request.skipped[:SAID]:

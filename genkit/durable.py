@@ -5,18 +5,22 @@ symbolic link.
 """
 
 import contextlib
+import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+_FULL_FSYNC = 51 if sys.platform == "darwin" else None
+"""F_FULLFSYNC: on macOS, fsync alone leaves the data in the drive's cache."""
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and its missing parents."""
     missing = []
-    while not path.is_dir():
+    while not path.is_dir() and path != path.parent:
         missing.append(path)
         path = path.parent
     for folder in reversed(missing):
@@ -30,9 +34,15 @@ def write_new(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, 0o666)
     try:
         _write(descriptor, data)
-        os.fsync(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def new_folder(path: Path) -> None:
+    """Make a folder that must not exist, not as a link either."""
+    os.mkdir(path)  # noqa: PTH102
+    sync_folder(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -67,7 +77,7 @@ def sync_file(path: Path) -> None:
     """Return when the content of a file is on disk."""
     descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _BINARY)
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -78,14 +88,45 @@ def sync_folder(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no fsync of folders
+            raise
     finally:
         os.close(descriptor)
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder and what is in it; a symbolic link in it is removed, not followed."""
-    shutil.rmtree(path)
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to), or a folder and what is in it; nothing where there is nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The content of a plain file, read only if it is no larger than ``limit`` bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is a link, a pipe or a folder, or cannot be read.
+        ValueError: it is larger.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "no plain file")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"{size} bytes, and at most {limit} were to be expected")
+        return file.read(limit + 1)
+
+
+def _fsync(descriptor: int) -> None:
+    os.fsync(descriptor)
+    if _FULL_FSYNC is not None:
+        import fcntl
+
+        fcntl.fcntl(descriptor, _FULL_FSYNC)
 
 
 def _write(descriptor: int, data: bytes) -> None:

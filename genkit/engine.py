@@ -14,9 +14,8 @@ from .errors import (
     CheckpointError,
     ContractError,
     DeviceError,
-    GenkitError,
     GenkitWarning,
-    PluginError,
+    blame,
     first_line,
 )
 from .graph import Capture, CudaCapture, GraphSteps
@@ -68,7 +67,7 @@ class Engine:
         capture: Capture | None = None,
     ) -> None:
         self.trainer = trainer
-        self._owner = owner
+        self.owner = owner
         self.device = trainer.iteration.device
         self.step = 0
         """Updates finished."""
@@ -80,6 +79,9 @@ class Engine:
         self._order = Order(len(data.train), self._per_step, options.seed)
         self._names: tuple[str, ...] | None = None
         self._ring = torch.empty(0)
+        self._shared = False
+        """Whether a metric is a buffer or parameter itself, which the next step changes."""
+        self._rows_kept = min(options.log_interval, options.iterations)
         self._restored: dict[str, Tensor] = {}
         self._proved = True
         self._precision = options.precision
@@ -89,6 +91,9 @@ class Engine:
         self._capture, self.eager_because = _choose_capture(options.engine, self.rng, capture)
         self._graph: GraphSteps | None = None
         _prefer_fused(trainer)
+        self._scalars = state.scalars(trainer)
+        self.may_be_infinite = {name for name, tensor in self._tensors().items() if not torch.isfinite(tensor).all()}
+        """Tensors that were infinite when they were made, the mask of an attention for one, and may stay so."""
 
     @property
     def name(self) -> str:
@@ -105,14 +110,8 @@ class Engine:
     def run(self, steps: int, stop: Interrupt | None = None) -> None:
         """Make ``steps`` updates, at most to the end of the log interval; fewer, but one, if ``stop`` is asked for."""
         indices = self._order.indices(self.step, steps).to(self.device)
-        try:
+        with blame(self.owner, f"in a step after {self.step}"):
             rows = self._rows(indices, stop)
-        except GenkitError:
-            raise
-        except Exception as error:
-            if self._owner is None:  # a class of the user's own: the traceback is what helps
-                raise
-            raise PluginError(f"{self._owner} failed in a step after {self.step}: {first_line(error)}") from error
         start = self.step % self.log_interval
         self._ring[start : start + len(rows)] = rows
         self.step += len(rows)
@@ -152,11 +151,15 @@ class Engine:
             self._put_back(before)
 
     def _snapshot(self) -> dict[str, Tensor]:
-        tensors = {**state.networks(self.trainer), **state.training(self.trainer), "rng/training": self.rng.state()}
+        tensors = {**self._tensors(), "rng/training": self.rng.state()}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that a step may change but the random stream."""
+        return {**state.networks(self.trainer), **state.training(self.trainer)}
+
     def _put_back(self, before: dict[str, Tensor]) -> None:
-        now = {**state.networks(self.trainer), **state.training(self.trainer)}
+        now = self._tensors()
         if late := now.keys() - before.keys():
             raise ContractError(f"{min(late)} appears after the first step: say --engine eager")
         with torch.no_grad():
@@ -186,7 +189,7 @@ class Engine:
             iteration.add_(1)
             if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
                 self._name_ring(metrics)
-            values.extend(metrics.values())
+            values.extend(metrics.values() if not self._shared else [value.clone() for value in metrics.values()])
             if stop:
                 break
         # Stacked once a window: per step it would cost more than the update of a small network's biases.
@@ -217,7 +220,9 @@ class Engine:
         if self._names is not None:
             raise ContractError(f"step gave the metrics {tuple(metrics)}, and {self._names} the time before")
         self._names = tuple(metrics)
-        self._ring = torch.zeros((self.log_interval, len(metrics)), device=self.device)
+        held = {tensor.untyped_storage().data_ptr() for tensor in self._tensors().values()}
+        self._shared = any(value.untyped_storage().data_ptr() in held for value in metrics.values())
+        self._ring = torch.zeros((self._rows_kept, len(metrics)), device=self.device)
         if self._restored and self._restored.keys() != set(self._names):
             raise CheckpointError(
                 f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(self._names)}"
@@ -243,7 +248,7 @@ class Engine:
         for row, number in (~torch.isfinite(rows)).nonzero().tolist():
             name = (self._names or ())[number]
             return f"{name} became {float(rows[row, number])} at step {self.step - len(rows) + row + 1}"
-        tensors = {name: t for name, t in state.networks(self.trainer).items() if t.is_floating_point()}
+        tensors = {name: t for name, t in state.networks(self.trainer).items() if name not in self.may_be_infinite}
         if not tensors:
             return None
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
@@ -253,7 +258,15 @@ class Engine:
         return None
 
     def state(self) -> dict[str, Tensor]:
-        """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing had happened."""
+        """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing had happened.
+
+        Raises:
+            ContractError: an optimizer's number was changed, which no checkpoint could hold.
+        """
+        now = state.scalars(self.trainer)
+        for name in (name for name, value in now.items() if value != self._scalars.get(name)):
+            message = f"{name} went from {self._scalars.get(name)} to {now[name]}: a schedule has to be a tensor"
+            raise ContractError(f"{message} (lr=torch.tensor(...), changed in place), or resuming would forget it")
         rows = self.step % self.log_interval
         window = {f"window/{name}": self._ring[:rows, i] for i, name in enumerate(self._names or ()) if rows}
         if self._names is None:

@@ -10,14 +10,16 @@ GenkitError                  one line that says what, where and what to do; exit
 │   └── DataUnavailableError not on disk, and not to be had from the network
 ├── DeviceError              a device that this machine or build does not have
 ├── RunError                 a folder that is no run, cannot become one, or is in use
-├── Interrupted              a signal ended training, with a checkpoint; exit code 130 or 143
 └── CheckpointError          a checkpoint that is damaged or does not fit
+
+Interrupted                  a KeyboardInterrupt: a signal ended training, with a checkpoint; exit code 130 or 143
 
 GenkitWarning                one line on what was passed over, or is going to change
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class GenkitError(Exception):
@@ -64,7 +66,7 @@ class RunError(GenkitError):
     """A folder that is no run, cannot become one, or in which another process is training."""
 
 
-class Interrupted(GenkitError):  # noqa: N818 (nothing went wrong)
+class Interrupted(KeyboardInterrupt):
     """A signal ended training after a step; its checkpoint is safe. The exit code is 128 + the signal's number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -83,6 +85,27 @@ class GenkitWarning(UserWarning):
 def first_line(error: BaseException) -> str:
     """Type and message of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:500]
+
+
+@contextmanager
+def blame(owner: str | None, doing: str) -> Iterator[None]:
+    """What a plugin raises inside becomes one line that names it, with the cause kept.
+
+    Args:
+        owner: which plugin's; None for what the user wrote, whose traceback is what helps.
+        doing: what failed, behind ``owner failed``.
+
+    Raises:
+        PluginError: naming the owner.
+    """
+    try:
+        yield
+    except GenkitError:
+        raise
+    except Exception as error:
+        if owner is None:
+            raise
+        raise PluginError(f"{owner} failed {doing}: {first_line(error)}") from error
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from . import durable
 from .errors import RunError, first_line
 
 MAX_JSON_BYTES = 2**20
-MAX_ROWS_BYTES = 2**28
+MAX_ROWS_BYTES, MAX_ROWS = 2**28, 2_000_000
 LOCK = ".lock"
 """An empty file; held by the process that trains."""
 _NUMBER = re.compile(r"(\d+)-")
@@ -59,9 +59,14 @@ class RunFolder:
         Raises:
             RunError: another one does.
         """
-        lock = FileLock(self.inside(LOCK), timeout=0)
+        path = self.inside(LOCK)
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: no plain file; remove it")
+        lock = FileLock(path, timeout=0)
         try:
             lock.acquire()
+        except NotImplementedError:
+            raise RunError(f"{self.path}: this file system has no locks; choose another --out") from None
         except Timeout:
             raise RunError(f"{self.path}: another process is training in this folder") from None
         except OSError as error:
@@ -132,6 +137,8 @@ class RunFolder:
             lines = _read(self.inside(name), MAX_ROWS_BYTES).decode(errors="replace").split("\n")
         except FileNotFoundError:
             return [], ""
+        if len(lines) > MAX_ROWS:
+            raise RunError(f"{self.path / name} has more than {MAX_ROWS} rows")
         rows: list[dict[str, float]] = []
         for number, line in enumerate(lines[:-1]):
             try:
@@ -154,8 +161,8 @@ class RunFolder:
                 durable.sync_file(path)
         durable.sync_folder(self.path)
 
-    def forget_after(self, step: int) -> None:
-        """Cut rows and remove grids of later steps, and the curves, as if training had never gone past ``step``.
+    def forget_after(self, step: int, grid: int) -> None:
+        """Cut rows after ``step``, and remove grids after ``grid`` and the curves, as if training had not gone past.
 
         What is damaged behind the row of ``step`` was never safe, and goes with the rest.
 
@@ -169,20 +176,20 @@ class RunFolder:
                 raise RunError(f"{self.path / name} is damaged ({damaged or f'it has no row of step {step}'})")
             durable.replace(self.inside(name), "".join(json.dumps(row) + "\n" for row in rows).encode())
         for path in self.all_samples():
-            if int(path.stem) > step:
+            if int(path.stem) > grid:
                 path.unlink()
         self.inside("plots/curves.png").unlink(missing_ok=True)
 
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        if path.stat().st_size > limit:
-            raise RunError(f"{path} is larger than {limit} bytes")
-        return path.read_bytes()
+        return durable.read(path, limit)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
 
 
 def _is_row(row: Any) -> bool:

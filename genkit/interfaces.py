@@ -193,15 +193,20 @@ class Trainer(nn.Module, abc.ABC):
         Raises:
             UsageError: labels for a model that learns without them, too few, too many, or of no class.
         """
-        return self.generator.sample(n, rng, self._labels(n, labels))
+        return self.generator.sample(n, rng, self.labels_for(n, labels))
 
-    def _labels(self, n: int, labels: Sequence[int] | Tensor | None) -> Tensor | None:
+    @final
+    def labels_for(self, n: int, labels: Sequence[int] | Tensor | None = None) -> Tensor | None:
+        """What ``prior`` gets for ``n`` images: int64 ``(n,)`` for a conditional model, else None."""
         if not self.conditional:
             if labels is not None:
                 raise UsageError(f"{type(self).__name__} learns without labels, and cannot be asked for some")
             return None
         classes = self.spec.classes or 1
-        chosen = torch.arange(n) % classes if labels is None else torch.as_tensor(labels)
+        try:
+            chosen = torch.arange(n) % classes if labels is None else torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            chosen = torch.empty(0)
         if chosen.is_floating_point() or chosen.shape != (n,) or not bool(((chosen >= 0) & (chosen < classes)).all()):
             raise UsageError(f"labels have to be {n} whole numbers from 0 to {classes - 1}")
         return chosen.to(self.iteration.device, torch.int64)

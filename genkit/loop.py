@@ -11,7 +11,7 @@ from .callback import Callback, describe
 from .config import TrainOptions
 from .data import Batches, ImageData
 from .engine import Engine
-from .errors import GenkitError, Interrupted, RunError
+from .errors import GenkitError, Interrupted, RunError, blame
 from .interfaces import Evaluates, Trainer
 from .interrupt import Interrupt
 from .rng import Rng
@@ -36,7 +36,7 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
             _train(run, engine, options, told, interrupt)
         finally:
             told.on_stop(engine.step)
-        _evaluate(run, engine.trainer, data, options, told)
+        _evaluate(run, engine, data, options, told)
         _written(run.plot, "the curves", told)
     samples = run.folder.all_samples()
     told.on_end(engine.step, run.path, samples[-1] if samples else None)
@@ -46,6 +46,8 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
     clock = _Clock(engine.step)
     if not checkpoint.steps(run.folder.checkpoints):  # from here on, a run that is killed can be resumed
         _save(run, engine, options, told)
+    if engine.step == options.iterations and not run.folder.samples(engine.step).exists():
+        _sample(run, engine, options.seed, told)  # all steps were made, but the disk refused it, or a crash came
     while engine.step < options.iterations:
         # As many steps as fit before something has to happen.
         engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
@@ -63,14 +65,14 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
             _sample(run, engine, options.seed, told)
 
         # Older checkpoints go only when the new one is safe.
-        if last or interrupt or step % options.checkpoint_interval == 0:
+        signal = interrupt.signal  # looked at once: it may come at any moment
+        if last or signal or step % options.checkpoint_interval == 0:
             _save(run, engine, options, told)
 
         # What follows the last step takes a moment, and is done all the same.
-        if interrupt.signal and not last:
+        if signal and not last:
             how = f"`genkit resume {shlex.quote(str(run.path))}` goes on"
-            message = f"stopped by {interrupt.signal.name}; the checkpoint of step {step} is safe: {how}"
-            raise Interrupted(message, interrupt.signal)
+            raise Interrupted(f"stopped by {signal.name}; the checkpoint of step {step} is safe: {how}", signal)
 
 
 class _Clock:
@@ -105,7 +107,8 @@ def _log(run: Run, engine: Engine, clock: _Clock, told: Callback) -> None:
 
 
 def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
-    grid = engine.trainer.sample(GRID, Rng(seed, "grid", engine.device))
+    with blame(engine.owner, "to sample"):
+        grid = engine.trainer.sample(GRID, Rng(seed, "grid", engine.device))
     path = run.folder.samples(engine.step)
     if _written(lambda: images.save_grid(grid, path), f"the samples of step {engine.step}", told):
         told.on_sample(engine.step, path, engine.means())
@@ -115,8 +118,8 @@ def _written(write: Callable[[], object], what: str, told: Callback) -> bool:
     """Write what can be made again. If the disk refuses, that is said: it is no reason to stop training."""
     try:
         write()
-    except OSError as error:
-        told.on_notice(f"{what} could not be written ({error.strerror or error}); going on without")
+    except (OSError, RunError) as error:
+        told.on_notice(f"{what} could not be written ({getattr(error, 'strerror', None) or error}); going on without")
         return False
     return True
 
@@ -126,7 +129,8 @@ def _save(run: Run, engine: Engine, options: TrainOptions, told: Callback) -> No
         run.folder.sync_rows()
     except OSError as error:
         raise RunError(f"step {engine.step}: cannot write the log in {run.path}: {error.strerror}") from error
-    path = checkpoint.write(run.folder.checkpoints, engine.step, state.networks(engine.trainer), engine.state())
+    model, rest = state.networks(engine.trainer), engine.state()
+    path = checkpoint.write(run.folder.checkpoints, engine.step, model, rest, engine.may_be_infinite)
     if not options.keep_all:
         try:
             checkpoint.prune(run.folder.checkpoints, options.keep)
@@ -136,11 +140,13 @@ def _save(run: Run, engine: Engine, options: TrainOptions, told: Callback) -> No
 
 
 @torch.no_grad()
-def _evaluate(run: Run, trainer: Trainer, data: ImageData, options: TrainOptions, told: Callback) -> None:
+def _evaluate(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: Callback) -> None:
+    trainer = engine.trainer
     if not isinstance(trainer, Evaluates) or len(data.test) == 0:
         return
     step = int(trainer.iteration)
-    metrics = evaluate(trainer, data, options.batch_size, options.seed)
+    with blame(engine.owner, "to evaluate itself"):
+        metrics = evaluate(trainer, data, options.batch_size, options.seed)
     content = {"test": {"step": step, "images": len(data.test), **metrics}}
     _written(lambda: run.record("evaluation.json", content), "evaluation.json", told)
     told.on_evaluate(step, metrics)

@@ -1,13 +1,17 @@
 """Curves as pictures. Only this imports matplotlib, when a curve is drawn."""
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import durable
-from .errors import RunError, UsageError, printable
+from .errors import RunError, UsageError, first_line, printable
 
+MAX_PANELS, MAX_LINES = 12, 8
+"""More than these are left out of a picture; ``metrics.jsonl`` has them all."""
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # lines stay apart in grey print
 _COLOURS = ("#1f5fa8", "#c4501b", "#2f7d4f", "#7a4fa3")
 
@@ -16,7 +20,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
     """Draw the rows of ``metrics.jsonl``: losses in one panel, accuracies in one, whatever else there is in its own.
 
     Raises:
-        RunError: there are no rows.
+        RunError: there are no rows, or none that can be drawn.
         UsageError: the path does not end in ``.png``.
     """
     if path.suffix.lower() != ".png":
@@ -26,35 +30,44 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels([name for name in rows[0] if name != "step"])
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
+    panels = dict(list(_panels(names).items())[:MAX_PANELS])
+    if not panels:
+        raise RunError("nothing to plot: the rows of metrics.jsonl have no figures")
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_label(title), x=0.02, ha="left", fontweight="bold")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    steps = [row["step"] for row in rows]
-    for axis, (label, names) in zip(axes, panels.items(), strict=True):
-        for number, name in enumerate(names):
-            scale = 100 if label == "accuracy (%)" else 1
-            axis.plot(
-                steps,
-                [scale * row[name] for row in rows],
-                label=_label(name.replace("_", " ")),
-                color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_DASHES[number % len(_DASHES)],
-                linewidth=1.3,
-            )
-        axis.set_ylabel(_label(label))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        if len(names) > 1:
-            axis.legend(frameon=False)
+    for axis, (label, members) in zip(axes, panels.items(), strict=True):
+        _draw_panel(axis, label, members[:MAX_LINES], rows)
     axes[-1].set_xlabel("iteration")
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a name in a script that the font lacks: boxes
-        figure.savefig(buffer, dpi=120, format="png")
+        try:
+            figure.savefig(buffer, dpi=120, format="png")
+        except (ValueError, OverflowError) as error:
+            raise RunError(f"the curves cannot be drawn: {first_line(error)}") from error
     durable.make_folder(path.parent)
     durable.replace(path, buffer.getvalue())
+
+
+def _draw_panel(axis: Any, label: str, names: Sequence[str], rows: Sequence[Mapping[str, float]]) -> None:
+    scale = 100 if label == "accuracy (%)" else 1
+    for number, name in enumerate(names):
+        axis.plot(
+            [row["step"] for row in rows],
+            [scale * row.get(name, math.nan) for row in rows],
+            label=_label(name.replace("_", " ")),
+            color=_COLOURS[number % len(_COLOURS)],
+            linestyle=_DASHES[number % len(_DASHES)],
+            linewidth=1.3,
+        )
+    axis.set_ylabel(_label(label))
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(names) > 1:
+        axis.legend(frameon=False)
 
 
 def _label(text: str) -> str:

@@ -4,6 +4,7 @@
 ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plots/``, ``evaluation.json``.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 from . import checkpoint, state
 from .config import Config, TrainOptions, parse
 from .data import DataRequest, ImageData, Notify, data_root, load_dataset
-from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError, first_line
+from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError, blame, first_line
 from .folder import RunFolder
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
@@ -122,6 +123,11 @@ class Run:
         return self.folder.path
 
     @property
+    def owner(self) -> str | None:
+        """The model's name where it came from a plugin: what is to be named when it fails."""
+        return self.info.model.name if self.info.model.distribution else None
+
+    @property
     def spec(self) -> DataSpec:
         """Shape of the images the run was trained on."""
         return self.info.dataset.spec
@@ -177,15 +183,14 @@ class Run:
         """
         try:
             model = self.build("meta")
-        except (
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-            TypeError,
-        ):  # a constructor that computes with its weights cannot do without
-            return checkpoint.newest(self.folder.checkpoints)
+        except (RuntimeError, NotImplementedError, ValueError, TypeError):  # a constructor that needs its weights
+            model = self.build("cpu")
         size = sum(t.numel() * t.element_size() for t in state.networks(model).values())
-        return checkpoint.newest(self.folder.checkpoints, state.shapes(model), STATE_FACTOR * size + MIN_LIMIT)
+        return checkpoint.newest(
+            self.folder.checkpoints,
+            state.shapes(model),
+            min(STATE_FACTOR * size + MIN_LIMIT, checkpoint.MAX_FILE_BYTES),
+        )
 
     def build(self, device: torch.device | str) -> Trainer:
         """The run's trainer as it was before the first step.
@@ -213,11 +218,13 @@ class Run:
             how = f"genkit.resume({str(self.path)!r}, dataset=...)"
             raise UsageError(f"{self.path} was trained on {dataset.source}: the program that has them says {how}")
         name = f"{dataset.distribution}/{dataset.name}"
-        options = self.info.options
+        options, saved = self.info.options, self.info.options.data_root
+        if root is None and saved is not None and saved.is_dir():
+            root, offline = saved, True  # where a run that may be a stranger's says: read there, and nothing more
+        else:
+            root, offline = data_root(root), False
         request = DataRequest(
-            data_root(root or options.data_root),
-            on_bad_image=options.on_bad_image,
-            limit=dataset.images + dataset.held_out,
+            root, on_bad_image=options.on_bad_image, limit=dataset.images + dataset.held_out, offline=offline
         )
         return self.recognise(load_dataset(self.registry, name, request, notify))
 
@@ -236,7 +243,9 @@ class Run:
 
         A conditional model is given ``labels`` ``(n,)``, or 0, 1, 2 … in turn; see :meth:`genkit.Trainer.sample`.
         """
-        return self.trainer.sample(n, Rng(seed, "samples"), labels)
+        trainer = self.trainer
+        with blame(self.owner, "to sample"):
+            return trainer.sample(n, Rng(seed, "samples"), labels)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -254,7 +263,8 @@ class Run:
         training = trainer.training
         trainer.eval()
         try:
-            return trainer.reconstruct(images)
+            with blame(self.owner, "to reconstruct"):
+                return trainer.reconstruct(images)
         finally:
             trainer.train(training)
 
@@ -281,13 +291,21 @@ class Run:
         return path
 
     def rewind(self, step: int, info: RunInfo) -> None:
-        """Forget rows and grids after ``step``, as if training had never gone past it; ``info`` is what goes on.
+        """Forget all after the checkpoint of ``step``, as if training had not gone past it; ``info`` is what goes on.
+
+        A row or grid of ``step`` itself stays only where training writes one at that step anyway. Checkpoints of
+        later steps were passed over as damaged: they are set aside.
 
         Raises:
             RunError: a file is damaged, or cannot be written.
         """
+        options = info.options
+        finished = options.iterations == step
+        row = step if finished else step - step % options.log_interval
+        grid = step if finished or step % options.sample_interval == 0 else step - 1
         try:
-            self.folder.forget_after(step)
+            self.folder.forget_after(row, grid)
+            checkpoint.set_aside(self.folder.checkpoints, step)
         except OSError as error:
             raise RunError(f"cannot write in {self.path}: {error.strerror}") from error
         self.info = info
@@ -322,10 +340,15 @@ class Run:
         except FileNotFoundError:
             known = {}
         try:
-            merged = {section: {**known.get(section, {}), **values} for section, values in content.items()}
+            merged = {section: {**known.get(section, {}), **_plain(values)} for section, values in content.items()}
         except (TypeError, AttributeError) as error:
             raise RunError(f"{self.path / name} is damaged ({type(error).__name__}); move it away") from None
         self.folder.write_json(name, {**known, **merged})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity: they become null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def find_trainer(registry: Registry, name: str) -> type[Trainer]:

@@ -56,6 +56,17 @@ def _optimizer_tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:
                 number += 1
 
 
+def scalars(trainer: Trainer) -> dict[str, object]:
+    """The numbers of the optimizers that are no tensors, a learning rate for one; they may not change."""
+    return {
+        f"{key} of the optimizer {name!r}": value
+        for name, optimizer in trainer.optimizers.items()
+        for group in optimizer.param_groups
+        for key, value in group.items()
+        if isinstance(value, int | float | tuple) and not isinstance(value, bool)
+    }
+
+
 def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Copy saved tensors back in place, so that whatever holds a reference (a captured graph) sees them.
 

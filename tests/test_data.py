@@ -217,7 +217,7 @@ def test_parts_that_do_not_fit_together_are_refused(changes: dict[str, object], 
 
 def test_a_dataset_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets, "digits", lambda request: [][1])
-    with pytest.raises(genkit.PluginError, match="dataset digits failed: IndexError"):
+    with pytest.raises(genkit.PluginError, match="dataset digits failed to load: IndexError"):
         load("digits", tmp_path)
     monkeypatch.setattr(datasets, "digits", lambda request: [1])
     with pytest.raises(genkit.ContractError, match=r"gave list, not genkit\.ImageData"):

@@ -278,7 +278,7 @@ def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
         ("run.json", lambda: genkit.load(stranger)),
     ):
         os.truncate(stranger / name, 2**40)  # sparse
-        with pytest.raises(RunError, match="is larger than"):
+        with pytest.raises(RunError, match="bytes, and at most"):
             use()
 
 

@@ -102,17 +102,18 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", 130)
-    except Interrupted as error:
-        say(str(error), error=True)
-        sys.exit(error.exit_code)
-    except (GenkitError, OSError, UnicodeError) as error:
+    except (click.Abort, KeyboardInterrupt) as error:
+        stop = error if isinstance(error, Interrupted) else error.__cause__
+        if not isinstance(stop, Interrupted):
+            _fail("interrupted", 130)
+        say(str(stop), error=True)
+        sys.exit(stop.exit_code)
+    except (GenkitError, OSError, UnicodeError, MemoryError) as error:
         if "--debug" in arguments:
             raise
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
-        _fail(str(error), getattr(error, "exit_code", 1))
+        _fail(str(error) or "there is not enough memory", getattr(error, "exit_code", 1))
 
 
 def _fail(message: str, code: int) -> None:

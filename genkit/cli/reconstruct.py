@@ -22,7 +22,7 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
     from ..run import Run
 
     opened = Run.open(run)
-    path = out or run / "plots" / "reconstructions.png"
+    path = out or opened.folder.inside("plots/reconstructions.png")
     originals = api.originals(opened, count, data_root)
     images.save_pairs(originals, opened.reconstruct(originals), path)
     say(path)

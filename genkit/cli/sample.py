@@ -29,7 +29,7 @@ def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | Non
     from ..run import Run
 
     opened = Run.open(run)
-    path = out or run / "plots" / f"samples-seed-{seed}.png"
+    path = out or opened.folder.inside(f"plots/samples-seed-{seed}.png")
     chosen = None if labels is None else list(islice(cycle(_numbers(labels)), count))
     images.save(opened.sample(count, seed, chosen), path)
     say(path)

@@ -65,7 +65,7 @@ def cifar10(request: DataRequest) -> ImageData:
     if not all((folder / name).is_file() for name in names):
         archive = root / "cifar-10-binary.tar.gz"
         addresses = ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
-        _download("cifar10", addresses, archive, "c32a1d4ab5d03f1284b67883e8d87530")
+        _download("cifar10", addresses, archive, "c32a1d4ab5d03f1284b67883e8d87530", request.offline)
         with tarfile.open(archive) as tar:
             for name in names:
                 member = tar.extractfile(f"cifar-10-batches-bin/{name}")
@@ -184,7 +184,7 @@ def _idx_dataset(name: str, torchvision_name: str, request: DataRequest) -> Imag
         if not (raw / file).is_file():
             addresses, md5 = _torchvision_source(torchvision_name, f"{file}.gz")
             archive = raw / f"{file}.gz"
-            _download(name, addresses, archive, md5)
+            _download(name, addresses, archive, md5, request.offline)
             _unpack(archive, raw / file)
     images, labels, test_images, test_labels = (read_idx(raw / file) for file in IDX_FILES)
     if images.dim() != 3 or test_images.dim() != 3:
@@ -224,8 +224,10 @@ def _torchvision_source(name: str, file: str) -> tuple[list[str], str]:
     return [mirror + file for mirror in source.mirrors], dict(source.resources)[file]
 
 
-def _download(name: str, addresses: Iterable[str], path: Path, md5: str) -> None:
+def _download(name: str, addresses: Iterable[str], path: Path, md5: str, offline: bool) -> None:
     """Fetch the first address that answers, to ``path``; torchvision shows the progress and checks the sum."""
+    if offline:
+        raise DataUnavailableError(f"{name} is not in {path.parent}; say where it is by --data-root")
     from torchvision.datasets.utils import download_url
 
     if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:

@@ -86,7 +86,7 @@ def faults(folder: Path) -> dict[str, int]:
             found = newest(run)
             result["no valid checkpoint"] += found < (2 if acknowledged else 1)
             result["left behind"] += fault is not None and any(run.checkpoints.glob(".*"))
-            run.forget_after(found)
+            run.forget_after(found, found)
             save(run, found + 1)
             result["could not go on"] += newest(run) != found + 1
             shutil.rmtree(run.path)
@@ -178,7 +178,7 @@ class Disk:
             node.safe_content, node.safe_entries, node.pending = node.content, dict(node.entries), []
         elif name == "mkdir":
             self.change(arguments[0].parent, {arguments[0].name: Node(folder=True)})
-        elif name == "remove_tree":
+        elif name == "remove":
             self.change(arguments[0].parent, {arguments[0].name: None})
         else:
             old, new = arguments
@@ -238,13 +238,15 @@ def power_cuts(count: int, folder: Path, seed: int = 0, steps: int = 6) -> dict[
     events: list[tuple[Any, ...]] = []
     (folder / "recorded").mkdir(parents=True)
     run = RunFolder(folder / "recorded" / "run")
-    remove = durable.remove_tree
+    really = durable.remove
 
-    def remove_tree(path: Path) -> None:
-        remove(path)
-        events.append(("remove_tree", path))
+    def remove(path: Path) -> None:
+        there = path.exists()
+        really(path)
+        if there:
+            events.append(("remove", path))
 
-    with _patched(RecordingOs(events)), mock.patch.object(durable, "remove_tree", remove_tree):
+    with _patched(RecordingOs(events)), mock.patch.object(durable, "remove", remove):
         durable.make_folder(run.path)
         run.write_json("run.json", {"format": 1})
         for step in range(1, steps + 1):

@@ -101,7 +101,7 @@ def _as_out(name: str) -> None:
         call("sample", name, "--count", "1")
 
 
-def _in_run_json(*keys: str) -> Place:
+def _in_run_json(*keys: str, listed: bool = False) -> Place:
     """A place in a stranger's ``run.json``: the run is used as far as it can be."""
 
     def go(name: str) -> None:
@@ -111,7 +111,7 @@ def _in_run_json(*keys: str) -> Place:
         holder = content
         for key in keys[:-1]:
             holder = holder[key]
-        holder[keys[-1]] = name
+        holder[keys[-1]] = [name] if listed else name
         Path("stranger/run.json").write_text(json.dumps(content))
         for command in (
             ("sample", "stranger", "--count", "1"),
@@ -199,6 +199,8 @@ PLACES: dict[str, Place] = {
     "dataset in run.json": _in_run_json("dataset", "name"),
     "source in run.json": _in_run_json("dataset", "source"),
     "device in run.json": _in_run_json("options", "device"),
+    "callback in run.json": _in_run_json("options", "callbacks", listed=True),
+    "data root in run.json": _in_run_json("options", "data_root"),
     "environment in run.json": _in_run_json("environment", "torch"),
     "option in run.json": _in_run_json("config", "d_updates"),
     "metric in metrics.jsonl": _as_metric_of_a_stranger,

@@ -17,6 +17,7 @@ import genkit
 from genkit import checkpoint
 from genkit.callback import Callback
 from genkit.data import from_images
+from genkit.errors import Interrupted
 
 MODELS: dict[str, dict[str, Any]] = {
     "simple-gan": {"hidden_dim": 8, "latent_dim": 4},
@@ -83,10 +84,11 @@ class Child:
                 os.close(reading)
                 work((Acknowledge(writing),))
                 code = 0
+            except Interrupted as stop:
+                code = stop.exit_code
             except genkit.GenkitError as error:
                 code = error.exit_code
-                if code < 128:
-                    traceback.print_exc()
+                traceback.print_exc()
             except BaseException:  # noqa: BLE001 (it has to end here, whatever it was)
                 traceback.print_exc()
             finally:

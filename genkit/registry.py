@@ -293,9 +293,17 @@ def _allowed(environ: Mapping[str, str]) -> set[str]:
 
 
 def _entry_points(group: str) -> list[Any]:
-    """Entry points of a group that belong to a distribution; one found twice (editable, installed) counts once."""
+    """Entry points of a group, by distribution; one that is found twice (editable, installed) counts once.
+
+    Each distribution is read on its own, so that the remains of one that was removed by half break nothing.
+    """
     points: dict[tuple[str, str], importlib.metadata.EntryPoint] = {}
-    for point in importlib.metadata.entry_points(group=group):
-        if point.dist is not None:
-            points.setdefault((point.dist.name.lower().replace("_", "-"), point.name), point)
+    for distribution in importlib.metadata.distributions():
+        try:
+            found = [point for point in distribution.entry_points if point.group == group]
+            name = distribution.metadata["Name"] if found else ""
+            for point in found:
+                points.setdefault((name.lower().replace("_", "-"), point.name), point)
+        except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+            _warn(f"a damaged installation was left out ({distribution.locate_file('')}): {first_line(error)}")
     return [points[key] for key in sorted(points)]

@@ -230,3 +230,42 @@ def test_a_callback_with_a_mistyped_name_is_refused(tiny, images) -> None:
 
     with pytest.raises(genkit.ContractError, match="on_chekpoint is never called; did you mean 'on_checkpoint'"):
         genkit.train(tiny, dataset=images, callbacks=[Mistyped()], **OPTIONS)
+
+
+def test_callbacks_that_are_none_are_refused(site: Path, tiny, images) -> None:
+    for wrong in ([callback.Callback], [3]):
+        with pytest.raises(genkit.UsageError, match=r"neither a genkit\.Callback object nor a name"):
+            genkit.train(tiny, dataset=images, callbacks=wrong, **OPTIONS)
+    run = genkit.train(tiny, dataset=images, **OPTIONS)
+    with pytest.raises(genkit.UsageError, match="those by name are the ones that it was started with"):
+        genkit.resume(run.path, 16, trainer=tiny, dataset=images, callbacks=["diary"])
+
+
+def test_a_signal_goes_through_a_guarded_callback(tiny, images) -> None:
+    class Trains(callback.Callback):
+        def on_log(self, step, metrics) -> None:
+            raise genkit.Interrupted("stopped", 15)
+
+    audience = callback.Audience([], {"trains": Trains()})
+    with pytest.raises(genkit.Interrupted):
+        audience.on_log(1, {})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "simple-gan", "--dataset", "digits", "--latent-dim", "1000000000000"),
+        ("train", "simple-gan", "--dataset", "digits", "--threads", "99999999999"),
+        ("train", "simple-gan", "--dataset", "digits", "--batch-size", "100000000000000"),
+        ("sample", "run", "--count", "100000000000"),
+        ("sample", "run", "--labels", "1,2"),
+        ("sample", "run", "--labels", "x"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_too_much_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    genkit.train("simple-gan", dataset="digits", out="run", **OPTIONS)
+    code, out, err = call(capsys, *arguments)
+    lines = [line for line in err.splitlines() if not line.startswith("training to ")]
+    assert (code > 0, out, len(lines)) == (True, "", 1), err
+    assert lines[0].startswith("error: ")

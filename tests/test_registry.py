@@ -1,5 +1,6 @@
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,16 @@ def test_nothing_of_a_plugin_that_fails_stays_imported(install, tmp_path: Path) 
     with pytest.warns(PluginWarning, match="RuntimeError: no"):
         discover().all(Model)
     assert not [name for name in sys.modules if name.startswith("half_way")]
+
+
+@pytest.mark.parametrize("rest", ["[genkit]\nx = x\n", "[genkit\nx", "=\n", "[genkit]\n= \n"])
+def test_the_remains_of_a_distribution_break_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
+    info = tmp_path / "remains" / "half_removed-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "entry_points.txt").write_text(rest)  # and no METADATA
+    monkeypatch.syspath_prepend(str(info.parent))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)
+        assert discover().find(Model, "simple-gan").plugin.builtin

@@ -20,6 +20,7 @@ from torch import Tensor
 import genkit
 from genkit import checkpoint, durable, images
 from genkit.callback import Callback
+from genkit.cli import main
 from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, printable
 from genkit.folder import RunFolder
 from genkit.testing.subject import no_unpickling
@@ -69,6 +70,36 @@ def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(tiny, images: Ten
 def test_a_signal_at_the_last_step_lets_it_finish(tiny, images: Tensor) -> None:
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[SendsItself(signal.SIGTERM, 8)], **QUIET)
     assert (run.path / "plots" / "curves.png").exists()
+
+
+def test_a_signal_between_two_looks_is_not_half_seen(tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when the turn's checkpoint was decided against: the next turn has to write it."""
+    from genkit import loop
+
+    real, late = loop._sample, []
+
+    def sample(run, engine, seed, told) -> None:
+        real(run, engine, seed, told)
+        if engine.step == 8 and not late:
+            late.append(True)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "_sample", sample)
+    options = {**QUIET, "checkpoint_interval": 100}
+    with pytest.raises(Interrupted, match="the checkpoint of step 8 is safe"):
+        genkit.train(tiny, dataset=images, iterations=32, out="run", **options)
+    assert checkpoint.newest(Path("run/checkpoints"))[0].step == 8
+
+
+def test_an_ignored_signal_stays_ignored(tiny, images: Tensor) -> None:
+    """As nohup and shells have it for what runs in the background."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        run = genkit.train(tiny, dataset=images, iterations=12, callbacks=[SendsItself(signal.SIGTERM, 4)], **QUIET)
+        assert run.step == 12
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_training_in_a_thread_leaves_signals_alone(tiny, images: Tensor) -> None:
@@ -166,6 +197,48 @@ def test_a_folder_that_a_process_died_in_before_it_wrote_anything_is_free(tiny, 
     assert genkit.train(tiny, dataset=images, iterations=1, out="run", **QUIET).step == 1
 
 
+def test_damaged_checkpoints_ahead_are_set_aside(tiny, images: Tensor) -> None:
+    """Otherwise they would count as the newest, and the good ones would be pruned."""
+    whole = genkit.train(tiny, dataset=images, iterations=48, **QUIET)
+    half = genkit.train(tiny, dataset=images, iterations=32, keep=1, keep_all=True, out="run", **QUIET)
+    change(half.path, options__keep_all=False)
+    for step in (24, 32):
+        (half.folder.checkpoints / f"step-{step:09}" / "manifest.json").write_text("{}")
+    resumed = genkit.resume("run", 48, trainer=tiny, dataset=images, progress=False)
+    names = sorted(path.name for path in resumed.folder.checkpoints.iterdir())
+    assert names == ["damaged-step-000000024", "damaged-step-000000032", "step-000000048"]
+    assert (whole.path / "metrics.jsonl").read_bytes() == (resumed.path / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("k", [5, 7, 10, 15])
+def test_the_grids_of_a_resumed_run_are_those_of_an_uninterrupted_one(tiny, images: Tensor, k: int) -> None:
+    options = {**QUIET, "log_interval": 10, "sample_interval": 5, "checkpoint_interval": 5, "dataset": images}
+    whole = genkit.train(tiny, iterations=30, **options)
+    genkit.train(tiny, iterations=k, out="run", **options)
+    resumed = genkit.resume("run", 30, trainer=tiny, dataset=images, progress=False)
+    left, right = ({path.name: path.read_bytes() for path in run.folder.all_samples()} for run in (whole, resumed))
+    assert left == right
+    assert whole.folder.read_rows("metrics.jsonl") == resumed.folder.read_rows("metrics.jsonl")
+
+
+def test_a_last_grid_that_is_missing_is_drawn_by_resuming(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=8, **QUIET)
+    grid = run.folder.samples(8)
+    before = grid.read_bytes()
+    grid.unlink()
+    genkit.resume(run.path, trainer=tiny, dataset=images, progress=False)
+    assert grid.read_bytes() == before
+
+
+def test_pruning_goes_on_behind_what_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".step-000000001.1.tmp").write_text("a file, not a folder")
+    (tmp_path / ".step-000000002.1.tmp").symlink_to(tmp_path)
+    for step in (5, 6, 7):
+        checkpoint.write(tmp_path, step, {"a.weight": torch.zeros(2)}, {})
+    checkpoint.prune(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000007"]
+
+
 # --- full disks ---
 
 
@@ -226,6 +299,42 @@ def test_a_parameter_that_is_not_finite_stops_the_run_within_the_window(tiny, im
     assert [row["step"] for row in genkit.load("run").metrics()] == [4, 8]
 
 
+def test_a_buffer_that_is_infinite_from_the_start_may_stay_so(tiny, images: Tensor) -> None:
+    class Masked(tiny):
+        def __init__(self, config, spec) -> None:
+            super().__init__(config, spec)
+            self.generator.register_buffer("mask", torch.full((2, 2), float("-inf")))
+
+    run = genkit.train(Masked, dataset=images, iterations=8, **QUIET)
+    assert genkit.resume(run.path, 16, trainer=Masked, dataset=images, progress=False).step == 16
+
+
+@pytest.mark.parametrize("sample_interval", [1, 5, 10])
+def test_a_metric_that_is_a_buffer_is_recorded_as_it_was(tiny, images: Tensor, sample_interval: int) -> None:
+    class Counts(tiny):
+        def __init__(self, config, spec) -> None:
+            super().__init__(config, spec)
+            self.register_buffer("count", torch.zeros(()))
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            self.count.add_(1)
+            return {**super().step(batch, rng), "count": self.count}
+
+    options = {**QUIET, "log_interval": 10, "sample_interval": sample_interval}
+    run = genkit.train(Counts, dataset=images, iterations=10, **options)
+    assert run.metrics()[0]["count"] == 5.5
+
+
+def test_a_schedule_that_no_checkpoint_could_hold_is_refused(tiny, images: Tensor) -> None:
+    class Scheduled(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            self.optimizers["generator"].param_groups[0]["lr"] *= 0.99
+            return super().step(batch, rng)
+
+    with pytest.raises(genkit.ContractError, match=r"lr of the optimizer 'generator' went from 0\.01 to .* a tensor"):
+        genkit.train(Scheduled, dataset=images, iterations=16, **QUIET)
+
+
 # --- runs from strangers ---
 
 
@@ -270,6 +379,74 @@ def test_a_link_out_of_the_run_folder_is_refused(stranger: Path, link: str, tmp_
     with pytest.raises(RunError, match="leads out of the run folder"):
         genkit.resume(stranger, 8, progress=False)
     assert {file.name: file.read_text() for file in outside.iterdir()} == {"000000099.png": "mine", "precious": "mine"}
+
+
+def test_pictures_of_a_run_go_through_no_link_either(stranger: Path, tmp_path: Path, capsys) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "samples-seed-0.png").write_text("mine")
+    shutil.rmtree(stranger / "plots")
+    (stranger / "plots").symlink_to(victim)
+    for command in ("sample", "reconstruct", "plot"):
+        with pytest.raises(SystemExit):
+            main([command, str(stranger)])
+        assert "leads out of the run folder" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in victim.iterdir()] == [("samples-seed-0.png", "mine")]
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None:
+    for name, use in (
+        ("metrics.jsonl", lambda: genkit.load(stranger).plot()),
+        ("run.json", lambda: genkit.load(stranger)),
+    ):
+        (stranger / name).unlink()
+        os.mkfifo(stranger / name)
+        with pytest.raises(RunError, match="no plain file"):
+            use()
+
+
+def test_the_data_root_of_a_run_is_read_and_nothing_more(stranger: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "theirs").mkdir()
+    change(stranger, dataset__name="mnist", options__data_root=str(tmp_path / "theirs"))
+    with pytest.raises(genkit.DataUnavailableError, match="say where it is by --data-root"):
+        genkit.evaluate(stranger)
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+@pytest.mark.parametrize("threads", [-5, 0, 10**9, "many"])
+def test_threads_of_a_run_that_make_no_sense_are_not_taken(stranger: Path, threads: object) -> None:
+    change(stranger, environment__threads=threads)
+    assert genkit.resume(stranger, 8, progress=False).step == 8
+
+
+def test_a_callback_that_nobody_provides_any_more_is_done_without(stranger: Path) -> None:
+    change(stranger, options__callbacks=["gone"])
+    notices = Notices()
+    assert genkit.resume(stranger, 8, callbacks=[notices], progress=False).step == 8
+    assert notices.heard[0].startswith("unknown callback 'gone'")
+
+
+def test_rows_of_other_names_are_drawn_with_gaps(stranger: Path) -> None:
+    rows = [{"step": 1, "loss": 1.0}, {"step": 2, "other_loss": 2.0}, {"step": 3, "loss": 1e308}]
+    (stranger / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    assert genkit.load(stranger).plot().exists()
+    (stranger / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(RunError, match="have no figures"):
+        genkit.load(stranger).plot()
+    many = {f"m{number}": 1.0 for number in range(700)}
+    (stranger / "metrics.jsonl").write_text(json.dumps({"step": 1, **many}) + "\n")
+    assert genkit.load(stranger).plot().exists()
+
+
+def test_a_link_in_the_place_of_a_temporary_folder_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / f".step-000000001.{os.getpid()}.tmp").symlink_to(victim)
+    path = checkpoint.write(folder, 1, {"a.weight": torch.zeros(2)}, {})
+    assert not list(victim.iterdir())
+    assert not path.is_symlink()
 
 
 def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:

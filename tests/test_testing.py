@@ -208,6 +208,7 @@ class LogFormatOfOtherMetrics(Right):
     *("checkpoint_round_trip_is_exact", "resumed_equals_uninterrupted", "step_is_capturable"),  # the engine refuses
     "run_folder_is_plain_and_loads_without_unpickling",
     *("every_option_changes_something", "every_parameter_learns", "sampling_disturbs_nothing"),
+    "one_seed_gives_the_same_samples",
 )
 class MetricsCarryGradients(Right):
     def step(self, batch, rng):
@@ -277,6 +278,21 @@ class WaitsForTheDevice(Right):
         metrics = super().step(batch, rng)
         metrics["d_loss"].item()
         return metrics
+
+
+@wrong("step_is_capturable")
+class ReadsByNumpy(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        assert metrics["d_loss"].numpy() is not None
+        return metrics
+
+
+@wrong("step_is_capturable")
+class PicksByAMask(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        return {**metrics, "bright": batch.images[batch.images > -2].mean()}
 
 
 @wrong("batch_sizes_one_two_and_odd")
@@ -362,6 +378,7 @@ class UnpicklesWhenBuilt(Right):
 
 
 @wrong(
+    *("every_parameter_learns", "one_seed_gives_the_same_samples"),
     "run_folder_is_plain_and_loads_without_unpickling",
     "checkpoint_round_trip_is_exact",
     "resumed_equals_uninterrupted",
@@ -387,6 +404,107 @@ def test_the_right_model_passes_everything() -> None:
         "plugin_module_imports_no_torch",
         "resumed_in_a_new_process",
     ]
+
+
+class SpectralNorm(Right):
+    class Discriminator(Discriminator):
+        def __init__(self, spec) -> None:
+            super().__init__(spec)
+            self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(spec.size, 1, bias=False))
+
+
+class MovingAverage(Right):
+    """The generator that is sampled follows the one that learns; its parameters are no optimizer's."""
+
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        self.learner = self.generator
+        self.generator = Generator(spec)
+        self.generator.load_state_dict(self.learner.state_dict())
+        self.generator.requires_grad_(False)
+
+    def step(self, batch, rng):
+        averaged, self._modules["generator"] = self.generator, self.learner
+        metrics = super().step(batch, rng)
+        self._modules["generator"] = averaged
+        with torch.no_grad():
+            for mean, new in zip(averaged.parameters(), self.learner.parameters(), strict=True):
+                mean.mul_(0.9).add_(new, alpha=0.1)
+        return metrics
+
+
+class Masked(Right):
+    """A buffer of minus infinity, as attention has it."""
+
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        self.generator.register_buffer("mask", torch.full((2, 2), float("-inf")).triu(1))
+
+
+class BeginsAtZero(Right):
+    class Generator(Generator):
+        def __init__(self, spec) -> None:
+            super().__init__(spec)
+            nn.init.zeros_(self.layer.weight)
+
+
+class OptionalOption(Right):
+    class Config(Right.Config):
+        slope: float | None = genkit.Field(None, ge=0, description="of the losses; None: 1")
+
+    def step(self, batch, rng):
+        slope = 1.0 if self.config.slope is None else self.config.slope
+        return {name: slope * value for name, value in super().step(batch, rng).items()}
+
+
+class GradientPenalty(Right):
+    def step(self, batch, rng):
+        metrics = super().step(batch, rng)
+        images = batch.images.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(self.discriminator(images).sum(), images, create_graph=True)
+        self.update(discriminator=gradient.flatten(1).norm(dim=1).sub(1).square().mean())
+        return metrics
+
+
+class CountsZeros(Right):
+    def step(self, batch, rng):
+        return {**super().step(batch, rng), "dark": batch.images.lt(0).count_nonzero().float()}
+
+
+class Labelled(Right):
+    conditional = True
+
+    class Generator(Generator):
+        def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+            return rng.normal(n, 3) + labels[:, None].to(rng.dtype)
+
+    def step(self, batch, rng):
+        draw = self.generator.prior
+        self.generator.__dict__["prior"] = lambda n, rng: draw(n, rng, batch.labels)
+        metrics = super().step(batch, rng)
+        del self.generator.__dict__["prior"]
+        return metrics
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [SpectralNorm, MovingAverage, Masked, BeginsAtZero, OptionalOption, GradientPenalty, CountsZeros, Labelled],
+    ids=lambda trainer: trainer.__name__,
+)
+def test_models_that_are_unusual_and_right_pass(trainer: type[genkit.Trainer]) -> None:
+    assert outcomes(trainer) == {}
+
+
+def test_an_optimizer_that_reads_on_the_host_is_its_own_affair() -> None:
+    class Rectified(Right):
+        def __init__(self, config, spec) -> None:
+            super().__init__(config, spec)
+            learning_rate = config.learning_rate
+            self.optimizers["discriminator"] = torch.optim.RAdam(self.discriminator.parameters(), lr=learning_rate)
+
+    results = {result.check: result for result in check_model(Rectified)}
+    assert "RAdam" in results["step_is_capturable"].reason
+    assert [r.check for r in results.values() if r.outcome == "failed"] == []
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -417,6 +535,12 @@ def test_a_plugin_module_that_loads_torch_is_caught(tmp_path, monkeypatch: pytes
 @parametrize_with_checks(Right)
 def test_as_a_plugin_author_writes_it(check) -> None:
     check()
+
+
+def test_a_read_on_the_host_is_named_with_its_line() -> None:
+    (reason,) = outcomes(WaitsForTheDevice).values()
+    assert "_local_scalar_dense" in reason
+    assert "test_testing.py:" in reason
 
 
 def test_iter_checks_raises_what_to_mend() -> None:

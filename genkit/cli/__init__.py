@@ -104,10 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as error:
         stop = error if isinstance(error, Interrupted) else error.__cause__
-        if not isinstance(stop, Interrupted):
-            _fail("interrupted", 130)
-        say(str(stop), error=True)
-        sys.exit(stop.exit_code)
+        if isinstance(stop, Interrupted):
+            say(str(stop), error=True)
+            sys.exit(stop.exit_code)
+        _fail("interrupted", 130)
     except (GenkitError, OSError, UnicodeError, MemoryError) as error:
         if "--debug" in arguments:
             raise

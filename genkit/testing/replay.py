@@ -7,16 +7,24 @@ replay, and shows as a difference from a step run by Python.
 
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-_READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal.", "is_nonzero")
+_READS = {
+    *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"),
+    *("_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount"),
+}
+"""Operations that wait for the device, or whose result has a shape that depends on data."""
+_METHODS = ("numpy", "tolist", "__array__", "__repr__", "__format__")
+"""What reads a tensor on the host without an operation."""
 
 
 @dataclass
@@ -28,7 +36,9 @@ class Recording:
     kept: list[Any] = field(default_factory=list)
     """Every tensor seen, so that no identity is used twice while recording."""
     host_reads: list[str] = field(default_factory=list)
-    """Operations that wait for the device or whose result has a shape that depends on data."""
+    """What waits for the device or has a shape that depends on data, and where the model does it."""
+    optimizer_reads: list[str] = field(default_factory=list)
+    """The same inside an optimizer of torch, which is its own affair."""
 
     def replay(self) -> dict[int, Tensor]:
         """Run the operations again; the results by number."""
@@ -40,6 +50,14 @@ class Recording:
                 values = tree_flatten(function(*args, **kwargs))[0]
                 results |= {n: value for n, value in zip(outputs, values, strict=True) if n is not None}
         return results
+
+    def note_read(self, what: str) -> None:
+        """Something reads a tensor on the host, now."""
+        frames = traceback.extract_stack()
+        if any(Path(frame.filename).parent == _OPTIMIZERS for frame in frames):
+            self.optimizer_reads.append(what)
+        else:
+            self.host_reads.append(f"{what} ({_caller(frames)})")
 
     def number_of(self, tensor: Tensor) -> int | None:
         """The number under which :meth:`replay` gives what ``tensor`` was when recording."""
@@ -73,23 +91,43 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             outputs.append(recording.numbers.get(id(value)) if isinstance(value, Tensor) else None)
             recording.kept.append(value)
         recording.kept.extend(leaves)
-        if any(name in str(func) for name in _READS):
-            recording.host_reads.append(f"{func} ({_caller()})")
+        masks = str(func).startswith("aten.index.") and any(
+            isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in leaves[1:]
+        )
+        if func.overloadpacket.__name__ in _READS or masks:
+            recording.note_read(str(func))
         recording.operations.append((func, handed, spec, outputs))
         return result
 
 
-def _caller() -> str:
+_OPTIMIZERS = Path(torch.optim.__file__).parent
+
+
+def _caller(frames: traceback.StackSummary) -> str:
     """File and line of the model that is at work: the innermost frame that is neither torch's nor genkit's."""
     own = {Path(torch.__file__).parent, Path(__file__).parents[1]}
-    frames = reversed(traceback.extract_stack())
-    places = (f"{Path(f.filename).name}:{f.lineno}" for f in frames if own.isdisjoint(Path(f.filename).parents))
+    places = (
+        f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if own.isdisjoint(Path(f.filename).parents)
+    )
     return next(places, "unknown")
 
 
 def record(step: Callable[[], Any]) -> tuple[Any, Recording]:
     """Run ``step`` once and record its tensor operations; what it returned, and the recording."""
     recording = Recording()
-    with _Recorder(recording):
+
+    def noting(name: str) -> Callable[..., Any]:
+        method = getattr(Tensor, name)
+
+        def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+            recording.note_read(f"Tensor.{name}")
+            return method(tensor, *args, **kwargs)
+
+        return call
+
+    with ExitStack() as stack:
+        for name in _METHODS:
+            stack.enter_context(mock.patch.object(Tensor, name, noting(name)))
+        stack.enter_context(_Recorder(recording))
         result = step()
     return result, recording

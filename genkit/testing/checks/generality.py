@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from torch import Tensor
 
 from ...errors import GenkitError
 from ...interfaces import Batch, DataSpec, Discriminator, Encoder, build
@@ -47,7 +48,7 @@ def images_need_no_labels(subject: ModelSubject) -> None:
 def no_hard_coded_device(subject: ModelSubject) -> None:
     """Generator and discriminator run on the meta device, where a tensor made on the CPU is an error; on CUDA, all."""
     trainer = subject.make()
-    z = trainer.generator.prior(2, Rng(0, "check"))
+    z = trainer.generator.prior(2, Rng(0, "check"), trainer.labels_for(2))
     meta = copy.deepcopy(trainer.generator).to("meta")
     assert meta(torch.empty_like(z, device="meta")).device.type == "meta", "the generator leaves the device"
     for network in (m for m in trainer.children() if isinstance(m, Discriminator | Encoder)):
@@ -76,15 +77,19 @@ def discriminators_give_one_logit_an_image(subject: ModelSubject) -> None:
     if not found:
         raise Skipped("the model has no Discriminator")
     for network in found:
+        network.eval()
         for count in (1, 3):
             logits = network(subject.batch(trainer, 3).images[:count])
             assert logits.shape == (count,), f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
-        loud = copy.deepcopy(network)
-        with torch.no_grad():
-            for parameter in loud.parameters():
-                parameter.mul_(100)
-            logits = loud(subject.batch(trainer, 16).images)
-        squashed = bool(((logits >= 0) & (logits <= 1)).all())
-        assert not squashed, (
-            f"{type(network).__name__} never leaves [0, 1], however large its weights: logits have no sigmoid"
+        assert not _squashes(network, subject.batch(trainer, 16).images), (
+            f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: logits have no sigmoid"
         )
+
+
+@torch.no_grad()
+def _squashes(network: Discriminator, images: Tensor) -> bool:
+    """Whether all it gives lies in [0, 1], also for images and for weights of any size."""
+    tried = [network(images), network(1e4 * images), network(-1e4 * images)]
+    weights = {name: 100 * tensor for name, tensor in network.named_parameters()}
+    tried.append(torch.func.functional_call(network, weights, (images,)))
+    return all(bool(((logits >= 0) & (logits <= 1)).all()) for logits in tried)

@@ -26,7 +26,7 @@ def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
     engine = subject.engine(trainer)
     engine.run(3)
     with tempfile.TemporaryDirectory() as folder:
-        path = checkpoint.write(Path(folder), 3, state.networks(trainer), engine.state())
+        path = checkpoint.write(Path(folder), 3, state.networks(trainer), engine.state(), engine.may_be_infinite)
         found = checkpoint.read(path)
     other = subject.engine(subject.make(seed=1))
     other.restore(3, found.model, found.state)

@@ -60,10 +60,11 @@ class Contender:
         return float(answer["seconds"])
 
     def why(self) -> str:
-        """The last line that it wrote on standard error, once it has ended."""
+        """The last error that it wrote on standard error, once it has ended."""
         self.process.wait()
         self.errors.seek(0)
-        return ([line for line in self.errors.read().splitlines() if line.strip()] or ["it ended without a word"])[-1]
+        lines = [line for line in self.errors.read().splitlines() if "Error" in line.partition(":")[0]]
+        return lines[-1][:200] if lines else "it ended without a word"
 
     def end(self) -> None:
         """Let it go."""

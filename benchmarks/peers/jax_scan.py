@@ -70,8 +70,8 @@ class Loop:
         g = [dense(keys[0], LATENT, HIDDEN), dense(keys[1], HIDDEN, 784)]
         d = [dense(keys[2], 784, HIDDEN), dense(keys[3], HIDDEN, 1)]
         zeros = [jax.tree.map(jnp.zeros_like, network) for network in (g, g, d, d)]
-        count = jnp.zeros((), jnp.float32)
-        self.carry = (keys[4], g, d, (zeros[0], zeros[1], count), (zeros[2], zeros[3], count))
+        counts = [jnp.zeros((), jnp.float32) for _ in range(2)]  # two, since each is given away
+        self.carry = (keys[4], g, d, (zeros[0], zeros[1], counts[0]), (zeros[2], zeros[3], counts[1]))
 
         @partial(jax.jit, static_argnums=1, donate_argnums=0)
         def many(carry: tuple[Any, ...], steps: int, images: Any) -> tuple[tuple[Any, ...], Any]:

@@ -131,6 +131,8 @@ def _resume(
     told = _audience(run.registry, core, callbacks, progress)
     for problem in gone:
         told.on_notice(f"{problem}; going on without")
+    if core.callbacks:
+        told.on_notice(f"telling {', '.join(core.callbacks)} of it too, as run.json says")
     found = _newest(run, told)
     step = found.step if found else 0
     if core.iterations < step or (core.iterations == step and run.complete(step)):

@@ -107,12 +107,15 @@ def _ask_plugin(name: str, distribution: str) -> dict[str, Any]:
     plugin.load()
     state, error, trace = plugin.state, plugin.error, plugin.traceback
     entries = [(kind, entry) for kind, found in plugin.entries.items() for entry in found]
-    for _, entry in entries if state == "ok" else ():
+    problems = []
+    for _, entry in entries:
         try:
             Registered(entry, plugin).target()
         except GenkitError as problem:
-            state, error, trace = "broken", str(problem), traceback.format_exc()
-            break
+            problems.append(str(problem))
+            trace = trace or traceback.format_exc()
+    if problems:
+        state, error = "broken", "; ".join(problems)
     return {
         "state": state,
         "error": error,

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any, Literal
 
 from ..data import DataRequest, data_root
-from ..errors import UsageError, first_line, nearest
+from ..errors import UnknownNameError, UsageError, first_line, nearest
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Trainer
-from ..registry import discover
+from ..registry import Registered, discover
 from ..run import find_trainer
 from . import checks as checks  # registers them
 from .subject import CHECKS, Check, DatasetSubject, MetricSubject, ModelSubject, Skipped, Subject
@@ -41,17 +41,28 @@ def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
     registered, target, argument, name = None, what, "", getattr(what, "__name__", str(what))
     if isinstance(what, str):
         bare, _, argument = what.partition(":")
-        registered, name = discover().find(kind, bare), what
+        registered, name = _find(bare, kind), what
         target = find_trainer(discover(), bare) if kind is Model else registered.target()
     if kind is Dataset:
         request = DataRequest(data_root(None), argument)
         return DatasetSubject(name=name, registered=registered, load=target, request=request)  # type: ignore[arg-type]
     if kind is Metric:
-        compares = registered.entry.compares if registered is not None else "samples"  # type: ignore[attr-defined]
+        compares = registered.entry.compares if registered is not None else "samples"
         return MetricSubject(name=name, registered=registered, measure=target, compares=compares)  # type: ignore[arg-type]
     if not (isinstance(target, type) and issubclass(target, Trainer)):
         raise UsageError(f"{name} is no genkit.Trainer class")
     return ModelSubject(name=name, registered=registered, trainer=target)
+
+
+def _find(name: str, kind: type[Entry]) -> Registered[Any]:
+    registry = discover()
+    try:
+        return registry.find(kind, name)
+    except UnknownNameError as error:
+        for other in CHECKS.keys() - {kind}:
+            if any(registered.answers_to(name) for registered in registry.all(other)):
+                raise UnknownNameError(f"{name} is a {other.noun}: say --kind {other.noun}") from error
+        raise
 
 
 def iter_checks(what: Checkable, kind: type[Entry] = Model) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -17,9 +17,9 @@ format:
 docs:
     python -m tests.cli_reference
 
-# Iterations a second beside a hand-written loop, interleaved in one run.
+# Iterations a second beside what a user would pick instead, in turn in one session.
 bench *args:
-    python -m benchmarks.plain_loop {{args}}
+    python -m benchmarks {{args}}
 
 # What a run survives, at full size: kills, signals, failing disks, power cuts, hostile files and names (half an hour).
 stress *args:

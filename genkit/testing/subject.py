@@ -1,5 +1,6 @@
 """What is under check: a model, a dataset or a metric; and what the checks need to look at one."""
 
+import _pickle
 import pickle
 import random
 from collections.abc import Callable, Iterator
@@ -141,6 +142,8 @@ def no_unpickling() -> Iterator[None]:
         raise AssertionError("something is unpickled")
 
     with ExitStack() as stack:
-        for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
-            stack.enter_context(mock.patch.object(owner, name, refuse))
+        for owner in (pickle, _pickle):
+            for name in ("load", "loads", "Unpickler"):
+                stack.enter_context(mock.patch.object(owner, name, refuse))
+        stack.enter_context(mock.patch.object(torch, "load", refuse))
         yield

@@ -246,7 +246,7 @@ def evaluate(
         images = run.sample(count, seed) if samples else run.reconstruct(held_out)
         figures[registered.entry.name] = _measure(registered, images, held_out)
     about = {"step": run.step, "images": count, "held_out": len(held_out), "seed": seed}
-    run.record("evaluation.json", {"metrics": {name: {**about, **values} for name, values in figures.items()}})
+    run.record("evaluation.json", {"metrics": {name: {**about, "figures": values} for name, values in figures.items()}})
     return figures
 
 

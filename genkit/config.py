@@ -90,8 +90,22 @@ def parse(config_class: type[ConfigT], values: Mapping[str, Any], *, where: str 
     except ValidationError as error:
         problem = error.errors()[0]
         raise ConfigError(
-            _explain(config_class, problem["loc"], problem["type"], problem["msg"], values, where)
+            _explain(config_class, problem["loc"], problem["type"], _plain_words(problem), values, where)
         ) from None
+
+
+def _plain_words(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in the words that ``--help`` uses."""
+    words = {
+        "greater_than_equal": "at least",
+        "greater_than": "above",
+        "less_than_equal": "at most",
+        "less_than": "below",
+    }
+    if problem["type"] in words:
+        (bound,) = problem["ctx"].values()
+        return f"has to be {words[problem['type']]} {bound}"
+    return str(problem["msg"])
 
 
 def _split(config_class: type[Config], key: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ from .errors import (
     ContractError,
     DataError,
     DataUnavailableError,
+    UnknownNameError,
     blame,
 )
 from .hookspecs import Dataset
@@ -189,15 +190,21 @@ def load_dataset(registry: Registry, name: str, request: DataRequest, notify: No
     """
     name, _, argument = name.partition(":")
     request = replace(request, argument=argument, skipped=[])
-    load = registry.find(Dataset, name).target()
+    try:
+        load = registry.find(Dataset, name).target()
+    except UnknownNameError:
+        if not Path(name).is_dir():
+            raise
+        raise UnknownNameError(f"unknown dataset {name!r}; for the images in that folder say folder:{name}") from None
     with blame(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):
         raise ContractError(f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author")
     for line in request.skipped[:SAID]:
         notify(f"skipped {line}")
-    if len(request.skipped) > SAID:
-        notify(f"skipped {len(request.skipped)} files in all")
+    if request.skipped:
+        left = len(loaded.train) + len(loaded.test)
+        notify(f"skipped {len(request.skipped)} files in all; {left} images are left")
     return loaded
 
 

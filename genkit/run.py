@@ -117,6 +117,9 @@ class Run:
             raise RunError(f"{path}/run.json is damaged ({type(error).__name__})") from None
         return cls(folder, info, trainer_class, registry or discover())
 
+    def __repr__(self) -> str:
+        return f"<genkit.Run {self.info.model.name} on {self.info.dataset.name} in {self.path}>"
+
     @property
     def path(self) -> Path:
         """The run's folder."""
@@ -143,8 +146,8 @@ class Run:
         if self._trainer_class is None:
             model = self.info.model
             if model.distribution is None:
-                how = "genkit.load(path, TheClass), or genkit.resume(path, trainer=TheClass)"
-                raise UsageError(f"{self.path} was trained with a class of no plugin: say {how}")
+                how = "genkit.load(path, TheClass) or genkit.resume(path, trainer=TheClass, dataset=images)"
+                raise UsageError(f"{self.path} was trained with a class of no plugin; in Python say {how}")
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class
 
@@ -235,7 +238,12 @@ class Run:
             DataError: it is not.
         """
         if data.fingerprint() != self.info.dataset.fingerprint:
-            raise DataError(f"the images from {data.source} are not those that {self.path} was trained on")
+            was, now = self.info.dataset.images + self.info.dataset.held_out, len(data.train) + len(data.test)
+            counts = f" ({now} now, {was} then)" if now != was else ""
+            raise DataError(
+                f"the images from {data.source}{counts} are not those that {self.path} was trained on: put those back, "
+                "or train anew"
+            )
         return data
 
     def sample(self, n: int, seed: int = 0, labels: Sequence[int] | Tensor | None = None) -> Tensor:
@@ -340,7 +348,7 @@ class Run:
         except FileNotFoundError:
             known = {}
         try:
-            merged = {section: {**known.get(section, {}), **_plain(values)} for section, values in content.items()}
+            merged = {section: _plain({**known.get(section, {}), **values}) for section, values in content.items()}
         except (TypeError, AttributeError) as error:
             raise RunError(f"{self.path / name} is damaged ({type(error).__name__}); move it away") from None
         self.folder.write_json(name, {**known, **merged})
@@ -348,7 +356,7 @@ class Run:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """For JSON, which has no NaN and no infinity: they become null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
 
 
 def find_trainer(registry: Registry, name: str) -> type[Trainer]:

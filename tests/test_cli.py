@@ -168,7 +168,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "simple-gam"], 2, "unknown model 'simple-gam'; did you mean 'simple-gan'"),
         (["train", "--seed", "1", "simple-gan"], 2, "options stand behind the model"),
         (["train", "simple-gan", "--latnt-dim", "3"], 2, "--latnt-dim"),
-        (["train", "simple-gan", "--latent-dim", "0"], 2, "latent_dim '0': Input should be greater than or equal to 1"),
+        (["train", "simple-gan", "--latent-dim", "0"], 2, "latent_dim '0': has to be at least 1"),
         (["train", "simple-gan", "--latent-dim", "many"], 2, "latent_dim 'many'"),
         (["train", "simple-gan", "--device", "tpu"], 2, "device 'tpu'"),
         (["train", "simple-gan", "--device", "cuda:²"], 2, "device 'cuda:²'"),

@@ -200,7 +200,7 @@ def test_evaluate_measures_and_keeps_the_figures(site: Path, capsys: pytest.Capt
     kept = json.loads(Path("run/evaluation.json").read_text())
     assert kept["metrics"].keys() == {*figures, "brightness"}
     about = {"step": 8, "images": 20, "held_out": 20, "seed": 0}
-    assert kept["metrics"]["diversity"] == {**about, **figures["diversity"]}
+    assert kept["metrics"]["diversity"] == {**about, "figures": figures["diversity"]}
     assert ("test" in kept) == (model == "vae")  # what training measured is still there
 
 

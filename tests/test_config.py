@@ -24,7 +24,7 @@ def test_strings_are_read_by_type() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"width": "0"}, "width '0': Input should be greater than or equal to 1"),
+        ({"width": "0"}, "width '0': has to be at least 1"),
         ({"width": "wide"}, "width 'wide'"),
         ({"widht": 1}, "did you mean 'width'"),
         ({"betas": "0.5"}, "betas '0.5'"),

@@ -510,13 +510,28 @@ def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None
         genkit.train(tiny, **options)
     notices = Notices()
     run = genkit.train(tiny, on_bad_image="skip", callbacks=[notices], **options)
-    assert [Path(line.split(": ")[0]).name for line in notices.heard] == [f"{n:02}.png" for n in (3, 5, 7, 8, 9)]
+    names = [Path(line.split(": ")[0]).name for line in notices.heard[:-1]]
+    assert names == [f"{n:02}.png" for n in (3, 5, 7, 8, 9)]
     assert "not a PNG image" in notices.heard[2]
     assert "pixels, more than" in notices.heard[3]
+    assert notices.heard[-1] == "skipped 5 files in all; 7 images are left"
     assert run.info.dataset.images + run.info.dataset.held_out == 7
     again = genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False)
     assert again.step == 4
-    assert len(notices.heard) == 10  # said again: they are skipped again
+    assert len(notices.heard) == 12  # said again: they are skipped again
+
+
+def test_what_most_images_are_is_what_counts(tiny, tmp_path: Path) -> None:
+    Path("mixed").mkdir()
+    Image.new("L", (8, 8)).save("mixed/a.png")
+    for number in range(11):
+        Image.new("RGB", (8, 8), color=(number, 0, 0)).save(f"mixed/b{number}.png")
+    whole = Path("mixed/b0.png").read_bytes()
+    Path("mixed/b10.png").write_bytes(whole[:-18])  # only its end is missing
+    notices = Notices()
+    run = genkit.train(tiny, dataset="folder:mixed", on_bad_image="skip", iterations=1, callbacks=[notices], **QUIET)
+    assert run.spec.shape == (3, 8, 8)
+    assert notices.heard[-1] == "skipped 2 files in all; 10 images are left"
 
 
 def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(tiny, pictures: Path) -> None:
@@ -537,7 +552,7 @@ def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
     notices = Notices()
     genkit.train(tiny, dataset=f"folder:{pictures}", iterations=1, on_bad_image="skip", callbacks=[notices], **QUIET)
     assert len(notices.heard) == 11
-    assert notices.heard[-1] == "skipped 25 files in all"
+    assert notices.heard[-1] == "skipped 25 files in all; 7 images are left"
 
 
 def test_a_folder_run_is_found_again_from_elsewhere(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

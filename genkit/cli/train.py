@@ -86,6 +86,7 @@ def _resolved(model: str, values: dict[str, Any], file: Path | None) -> str:
 
 @click.command(
     cls=_Models,
+    options_metavar="",
     subcommand_metavar="MODEL [OPTIONS]",
     help="Train a model. The last line printed is the run's folder, the one before says where the latest samples are.",
 )

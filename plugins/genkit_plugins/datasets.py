@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -129,23 +130,26 @@ def folder(request: DataRequest) -> ImageData:
 
 
 def _read(paths: list[Path], request: DataRequest) -> list[Tensor]:
-    """The files that can be used, each uint8 ``(C, H, W)``; the first good one says which shape that is."""
-    pictures: list[Tensor] = []
-    first: Path | None = None
+    """The files that can be used, each uint8 ``(C, H, W)``; what most of them are is the shape they have to have."""
+    found: list[tuple[Path, Tensor]] = []
     for path in paths:
         try:
-            picture = _picture(path)
+            found.append((path, _picture(path)))
         except ValueError as error:
             request.bad_image(path, str(error))
-            continue
-        if first and picture.shape != pictures[0].shape:
-            sizes = f"{first.name} is {tuple(pictures[0].shape)} and {path.name} is {tuple(picture.shape)}"
-            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
-            continue
-        first = first or path
-        pictures.append(picture)
-        if request.limit is not None and len(pictures) > request.limit:
+        if request.limit is not None and len(found) > request.limit and request.on_bad_image == "refuse":
             raise DataError(f"folder:{request.argument}: there are more than the {request.limit} images of the run")
+    if not found:
+        return []
+    (usual, _), *_ = Counter(picture.shape for _, picture in found).most_common(1)
+    example = next(path for path, picture in found if picture.shape == usual)
+    pictures = []
+    for path, picture in found:
+        if picture.shape == usual:
+            pictures.append(picture)
+        else:
+            sizes = f"{example.name} is {tuple(usual)} and {path.name} is {tuple(picture.shape)}"
+            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
     return pictures
 
 
@@ -159,6 +163,9 @@ def _picture(path: Path) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_IMAGE_PIXELS is the stricter limit
+            if kind == "PNG":  # which is read without a word where only its end is missing
+                with Image.open(path, formats=[kind]) as image:
+                    image.verify()
             with Image.open(path, formats=[kind]) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
                     raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")

@@ -1,7 +1,7 @@
 """``python -m tests.stress [NAME ...]``: all of it at full size, or what is named; a table of what came out."""
 
+import argparse
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,8 +30,12 @@ FULL: dict[str, Callable[[Path], Mapping[str, float]]] = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FULL)}; default: all")
+    chosen = parser.parse_args().names or list(FULL)
+    if unknown := sorted(set(chosen) - FULL.keys()):
+        parser.error(f"there is no {unknown[0]!r}; there are {', '.join(FULL)}")
     torch.set_num_threads(1)
-    chosen = sys.argv[1:] or list(FULL)
     print(f"{date.today()}, genkit {genkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print("| what | result | seconds |\n|---|---|---|")
     for name in chosen:

@@ -143,7 +143,7 @@ def _resume(
     known = threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
     _set_threads(core.threads or known)
     chosen = choose_device(core.device)
-    data = run.data(core.data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
+    data = run.data(data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
     engine = _engine(run.build(chosen), data, core, run.owner)
     environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
     for key in (info.environment.keys() | environment.keys()) - {"engine"}:

@@ -105,6 +105,8 @@ class DataRequest:
     on_bad_image: Literal["refuse", "skip"] = "refuse"
     limit: int | None = None
     """How many images there are in all, where that is known from a run: whoever finds more can stop."""
+    shape: tuple[int, int, int] | None = None
+    """Their ``(C, H, W)``, where that is known from a run."""
     offline: bool = False
     """Whether nothing may be downloaded or written: what is not there raises :class:`genkit.DataUnavailableError`."""
     skipped: list[str] = field(default_factory=list)

@@ -227,7 +227,11 @@ class Run:
         else:
             root, offline = data_root(root), False
         request = DataRequest(
-            root, on_bad_image=options.on_bad_image, limit=dataset.images + dataset.held_out, offline=offline
+            root,
+            on_bad_image=options.on_bad_image,
+            limit=dataset.images + dataset.held_out,
+            shape=self.spec.shape,
+            offline=offline,
         )
         return self.recognise(load_dataset(self.registry, name, request, notify))
 

@@ -408,8 +408,9 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None
 def test_the_data_root_of_a_run_is_read_and_nothing_more(stranger: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "theirs").mkdir()
     change(stranger, dataset__name="mnist", options__data_root=str(tmp_path / "theirs"))
-    with pytest.raises(genkit.DataUnavailableError, match="say where it is by --data-root"):
-        genkit.evaluate(stranger)
+    for use in (lambda: genkit.evaluate(stranger), lambda: genkit.resume(stranger, 8, progress=False)):
+        with pytest.raises(genkit.DataUnavailableError, match="say where it is by --data-root"):
+            use()
     assert not list((tmp_path / "theirs").iterdir())
 
 
@@ -534,16 +535,34 @@ def test_what_most_images_are_is_what_counts(tiny, tmp_path: Path) -> None:
     assert notices.heard[-1] == "skipped 2 files in all; 10 images are left"
 
 
-def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(tiny, pictures: Path) -> None:
-    """A stranger's run may name any folder."""
-    options = {"dataset": f"folder:{pictures}", "iterations": 2, "on_bad_image": "skip", **QUIET}
-    run = genkit.train(tiny, **options)
-    for number in range(3):
-        Image.fromarray(np.full((8, 8), number, np.uint8)).save(pictures / f"more{number}.png")
-    for how in ("skip", "refuse"):
-        change(run.path, options__on_bad_image=how)
-        with pytest.raises(genkit.DataError):
-            genkit.resume(run.path, 4, trainer=tiny, progress=False)
+@pytest.mark.parametrize("how", ["skip", "refuse"])
+def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(tiny, monkeypatch, how: str) -> None:
+    """A stranger's run may name any folder, and either way to take bad images."""
+    Path("few").mkdir()
+    for number in range(12):
+        Image.new("L", (8, 8), color=number).save(f"few/{number:02}.png")
+    run = genkit.train(tiny, dataset="folder:few", iterations=2, **QUIET)
+    change(run.path, options__on_bad_image=how)
+    for number in range(40):
+        Image.new("L", (8, 8), color=number).save(f"few/more{number:02}.png")
+    read: list[Path] = []
+    real = datasets._picture
+    monkeypatch.setattr(datasets, "_picture", lambda path: read.append(path) or real(path))
+    with pytest.raises(genkit.DataError, match="there are more than the 12 images of the run"):
+        genkit.resume(run.path, 4, trainer=tiny, progress=False)
+    assert len(read) == 13
+
+
+def test_a_resumed_run_keeps_its_shape_whatever_most_images_are_now(tiny) -> None:
+    Path("mixed").mkdir()
+    for number in range(10):
+        Image.new("L", (8, 8), color=number).save(f"mixed/a{number}.png")
+    run = genkit.train(tiny, dataset="folder:mixed", iterations=2, on_bad_image="skip", **QUIET)
+    for number in range(20):
+        Image.new("L", (9, 9)).save(f"mixed/b{number:02}.png")
+    notices = Notices()
+    assert genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False).step == 4
+    assert notices.heard[-1] == "skipped 20 files in all; 10 images are left"
 
 
 def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:

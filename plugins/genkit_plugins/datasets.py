@@ -130,27 +130,33 @@ def folder(request: DataRequest) -> ImageData:
 
 
 def _read(paths: list[Path], request: DataRequest) -> list[Tensor]:
-    """The files that can be used, each uint8 ``(C, H, W)``; what most of them are is the shape they have to have."""
+    """The files that can be used, each uint8 ``(C, H, W)``, all of the shape of the run, or else of most files."""
     found: list[tuple[Path, Tensor]] = []
     for path in paths:
         try:
-            found.append((path, _picture(path)))
+            picture = _picture(path)
         except ValueError as error:
             request.bad_image(path, str(error))
-        if request.limit is not None and len(found) > request.limit and request.on_bad_image == "refuse":
+            continue
+        if request.shape is not None and picture.shape != request.shape:
+            request.bad_image(path, f"{tuple(picture.shape)} in (channels, height, width), not {request.shape}")
+            continue
+        found.append((path, picture))
+        if request.limit is not None and len(found) > request.limit:
             raise DataError(f"folder:{request.argument}: there are more than the {request.limit} images of the run")
+    return _of_one_shape(found, request)
+
+
+def _of_one_shape(found: list[tuple[Path, Tensor]], request: DataRequest) -> list[Tensor]:
     if not found:
         return []
     (usual, _), *_ = Counter(picture.shape for _, picture in found).most_common(1)
     example = next(path for path, picture in found if picture.shape == usual)
-    pictures = []
     for path, picture in found:
-        if picture.shape == usual:
-            pictures.append(picture)
-        else:
+        if picture.shape != usual:
             sizes = f"{example.name} is {tuple(usual)} and {path.name} is {tuple(picture.shape)}"
             request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
-    return pictures
+    return [picture for _, picture in found if picture.shape == usual]
 
 
 def _picture(path: Path) -> Tensor:

@@ -1,5 +1,6 @@
 """A small part of each of the trials; ``just stress`` runs them at full size."""
 
+import json
 import math
 import subprocess
 import sys
@@ -16,26 +17,30 @@ from tests.stress.malformed import malformed
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="kills forks of itself, and this system has none")
+@pytest.mark.skipif(sys.platform == "win32", reason="kills forks of itself, and this system has none")
 @pytest.mark.parametrize(
-    ("call", "counts", "nothing_of"),
+    ("module", "trial", "count", "tried", "nothing_of"),
     [
-        ("kills(6, folder)", "'kills'] >= 6", ("lost", "other ends")),
-        ("signals(4, folder)", "'signals'] >= 4", ("not durable", "other ends")),
-        ("faults(folder)", "'faults'] >= 60", ("no valid checkpoint", "left behind", "could not go on")),
+        ("kills", "kills", 6, "kills", ("lost", "other ends")),
+        ("signals", "signals", 4, "signals", ("not durable", "other ends")),
+        ("disk", "faults", 60, "faults", ("no valid checkpoint", "left behind", "could not go on")),
     ],
 )
-def test_processes_that_die(call: str, counts: str, nothing_of: tuple[str, ...], tmp_path: Path) -> None:
+def test_processes_that_die(
+    module: str, trial: str, count: int, tried: str, nothing_of: tuple[str, ...], tmp_path: Path
+) -> None:
     """In a process of its own, which forks: this one may have threads."""
-    module = {"k": "kills", "s": "signals", "f": "disk"}[call[0]]
-    name = call.partition("(")[0]
+    arguments = "Path(sys.argv[1])" if trial == "faults" else f"{count}, Path(sys.argv[1])"
     code = (
-        f"from pathlib import Path; from tests.stress.{module} import {name}\n"
-        f"folder = Path({str(tmp_path)!r}); result = {call}; print(result)\n"
-        f"assert result[{counts} and not any(result[key] for key in {nothing_of})"
+        f"import json, sys; from pathlib import Path; from tests.stress.{module} import {trial}; "
+        f"print(json.dumps({trial}({arguments})))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result[tried] >= count, result
+    assert {name: result[name] for name in nothing_of} == dict.fromkeys(nothing_of, 0)
 
 
 def test_power_cuts(tmp_path: Path) -> None:

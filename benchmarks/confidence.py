@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genkit
-from genkit.data import Batches, DataRequest, Order, data_root, load_dataset
+from genkit.batches import Order, Resident, in_order
+from genkit.data import DataRequest, data_root, load_dataset
 from genkit.registry import discover
 
 
@@ -27,7 +28,9 @@ def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128)
     )
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
-    for batch in Batches(data.train, "cpu").window(Order(len(data.train), batch_size, seed=0).indices(0, steps)):
+    feed = Resident(data.train, Order(len(data.train), batch_size, seed=0), "cpu")
+    for index in next(feed.windows(0, steps)):
+        batch = feed.batch(index)
         adam.zero_grad()
         F.cross_entropy(network(batch.images), batch.labels).backward()
         adam.step()
@@ -50,7 +53,7 @@ def main() -> None:
 
     data = load_dataset(discover(), "mnist", DataRequest(data_root(arguments.data_root)))
     network = classifier(data)
-    (test,) = Batches(data.test, "cpu").in_order(len(data.test))
+    (test,) = in_order(data.test, len(data.test), "cpu")
     with torch.no_grad():
         accuracy = float((network(test.images).argmax(1) == test.labels).float().mean())
     print(f"classifier: test accuracy {accuracy:.4f}")

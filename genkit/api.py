@@ -20,6 +20,7 @@ from .hookspecs import CallbackEntry, Dataset, Metric, Model
 from .images import from_uint8
 from .interfaces import Reconstructs, Trainer, build
 from .loop import fit
+from .probe import fastest_threads
 from .registry import Registered, Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
 
@@ -62,11 +63,17 @@ def train(
     told = _audience(registry, core, callbacks, progress)
 
     dataset_info, data = _load(registry, trainer_class, dataset, core, told)
-    _set_threads(core.threads)
     owner = name if isinstance(model, str) else None
-    with blame(owner, "to be built"):
-        trainer = build(trainer_class, own, data.spec, core.seed, device)
-    engine = _engine(trainer, data, core, owner)
+
+    def engine_of(options: TrainOptions) -> Engine:
+        with blame(owner, "to be built"):
+            trainer = build(trainer_class, own, data.spec, core.seed, device)
+        return _engine(trainer, data, options, owner)
+
+    if core.threads == "probe":
+        core = core.model_copy(update={"threads": fastest_threads(engine_of, core, device, told.on_notice)})
+    _set_threads(core.threads)
+    engine = engine_of(core)
     model_info = _model_info(registry, name, model)
     info = RunInfo(
         model=model_info,
@@ -329,8 +336,8 @@ def _environment(engine: Engine, model: ModelInfo) -> dict[str, str | int]:
     }
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is not None and threads != torch.get_num_threads():
+def _set_threads(threads: int | str | None) -> None:
+    if isinstance(threads, int) and threads != torch.get_num_threads():
         torch.set_num_threads(threads)
 
 

@@ -65,8 +65,8 @@ class TrainOptions(Config):
         "fp32", description="of the networks' arithmetic; bf16 is automatic mixed precision"
     )
     channels_last: bool = Field(False, description="keep images channels-last in memory, which suits convolutions")
-    threads: int | None = Field(
-        None, ge=1, le=MAX_THREADS, description="CPU threads; else torch's own number; recorded in the run"
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
+        None, description="CPU threads, or probe for the fastest number; else torch's own; recorded in the run"
     )
     out: Path | None = Field(None, description="folder of the run; else the next number under runs/")
 
@@ -224,6 +224,6 @@ def type_name(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return ",".join(type_name(part) for part in annotation.__args__)
     parts = [part for part in getattr(annotation, "__args__", ()) if part is not type(None)]
-    if len(parts) == 1:
-        return type_name(parts[0])
+    if parts:
+        return "|".join(type_name(part) for part in parts)
     return {int: "INTEGER", float: "FLOAT", str: "TEXT", bool: "BOOLEAN", Path: "PATH"}.get(annotation, "TEXT")

@@ -1,8 +1,8 @@
-"""Images on their way to a trainer: the dataset in memory, and which samples step t sees."""
+"""Datasets: images as plugins give them, checked, and found by name."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,8 @@ from .errors import (
     blame,
 )
 from .hookspecs import Dataset
-from .images import from_uint8
-from .interfaces import Batch, DataSpec
+from .interfaces import DataSpec
 from .registry import Registry
-from .rng import derive_seed
 
 Notify = Callable[[str], None]
 
@@ -50,7 +48,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset in memory. What a dataset plugin's target returns."""
+    """A dataset: what a dataset plugin's target returns. Images may be mapped from a file, and are read as needed."""
 
     train: Split
     test: Split
@@ -121,56 +119,6 @@ class DataRequest:
         if self.on_bad_image == "refuse":
             raise DataError(f"{path}: {reason}; mend it, or pass over such files by --on-bad-image skip")
         self.skipped.append(f"{path}: {reason}")
-
-
-class Order:
-    """Which samples step t sees: a function of (seed, t) alone, drawn with replacement.
-
-    Indices are drawn on the host in blocks of steps, so the cost of a draw is shared and there is no state to save.
-    """
-
-    BLOCK = 256
-
-    def __init__(self, samples: int, per_step: int, seed: int) -> None:
-        self.samples = samples
-        self.per_step = per_step
-        self._key = derive_seed(seed, "order")
-        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0))
-
-    def indices(self, first: int, steps: int) -> Tensor:
-        """Sample numbers of the steps ``first`` to ``first + steps - 1``, int64 ``(steps, per_step)``."""
-        rows = [self._block(t // self.BLOCK)[t % self.BLOCK] for t in range(first, first + steps)]
-        return torch.from_numpy(np.stack(rows))
-
-    def _block(self, number: int) -> np.ndarray:
-        if self._cached[0] != number:
-            generator = np.random.Generator(np.random.Philox(key=[self._key, number]))
-            self._cached = (number, generator.integers(self.samples, size=(self.BLOCK, self.per_step)))
-        return self._cached[1]
-
-
-class Batches:
-    """A split that lives on the device as uint8, and is gathered and scaled there."""
-
-    def __init__(self, split: Split, device: torch.device | str) -> None:
-        self.images = split.images.to(device)
-        self.labels = None if split.labels is None else split.labels.to(device)
-
-    def batch(self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
-        """The batch of the sample numbers ``index``, int64 ``(B,)``, gathered and scaled on the device."""
-        images = from_uint8(self.images.index_select(0, index)).contiguous(memory_format=memory_format)
-        return Batch(images, None if self.labels is None else self.labels.index_select(0, index))
-
-    def window(self, indices: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Iterator[Batch]:
-        """One batch for each row of ``indices`` (int64 ``(steps, B)``), which are copied to the device once."""
-        for index in indices.to(self.images.device).unbind():
-            yield self.batch(index, memory_format)
-
-    def in_order(self, size: int) -> Iterator[Batch]:
-        """The whole split once, in batches of ``size``; the last may be smaller."""
-        for start in range(0, len(self.images), size):
-            labels = None if self.labels is None else self.labels[start : start + size]
-            yield Batch(from_uint8(self.images[start : start + size]), labels)
 
 
 def data_root(given: Path | None) -> Path:

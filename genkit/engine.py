@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from . import state
+from .batches import Feed, Order, Streamed, feed
 from .config import TrainOptions
-from .data import Batches, ImageData, Order
+from .data import ImageData, Split
 from .errors import (
     CheckpointError,
     ContractError,
@@ -56,6 +57,7 @@ class Engine:
         options: batch size, log interval, seed, engine, precision and memory format.
         owner: the plugin's name of the model, to be named when a step fails; None for a user's own class.
         capture: what captures steps for the engine ``graph``; None: CUDA graphs, where the device is a CUDA device.
+        feed_by: brings the images to the device; None: :func:`genkit.batches.feed`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Engine:
         options: TrainOptions,
         owner: str | None = None,
         capture: Capture | None = None,
+        feed_by: Callable[[Split, Order, torch.device], Feed] = feed,
     ) -> None:
         self.trainer = trainer
         self.owner = owner
@@ -74,9 +77,8 @@ class Engine:
         self.log_interval = options.log_interval
         self._seed = options.seed
         self.rng = Rng(options.seed, "training", self.device)
-        self._batches = Batches(data.train, self.device)
         self._per_step = trainer.batches_per_step * options.batch_size
-        self._order = Order(len(data.train), self._per_step, options.seed)
+        self._feed = feed_by(data.train, Order(len(data.train), self._per_step, options.seed), self.device)
         self._names: tuple[str, ...] | None = None
         self._ring = torch.empty(0)
         self._shared = False
@@ -103,18 +105,26 @@ class Engine:
         return f"eager ({self.eager_because})" if self.eager_because else "eager"
 
     @property
+    def streamed(self) -> bool:
+        """Whether the images do not fit on the device, and are brought there as they are needed."""
+        return isinstance(self._feed, Streamed)
+
+    @property
     def replays(self) -> int:
         """Graphs launched so far."""
         return self._graph.replays if self._graph else 0
 
     def run(self, steps: int, stop: Interrupt | None = None) -> None:
         """Make ``steps`` updates, at most to the end of the log interval; fewer, but one, if ``stop`` is asked for."""
-        indices = self._order.indices(self.step, steps).to(self.device)
-        with blame(self.owner, f"in a step after {self.step}"):
-            rows = self._rows(indices, stop)
-        start = self.step % self.log_interval
-        self._ring[start : start + len(rows)] = rows
-        self.step += len(rows)
+        goal = self.step + steps
+        for indices in self._feed.windows(self.step, steps):
+            with blame(self.owner, f"in a step after {self.step}"):
+                rows = self._rows(indices, stop)
+            start = self.step % self.log_interval
+            self._ring[start : start + len(rows)] = rows
+            self.step += len(rows)
+            if stop and self.step < goal:
+                return
 
     def _rows(self, indices: Tensor, stop: Interrupt | None) -> Tensor:
         """Make a step for each row of ``indices``; the metrics, ``(steps made, M)``."""
@@ -133,7 +143,9 @@ class Engine:
         """Capture steps, hold replays against Python's steps bit for bit, and undo all that was done for it."""
         before = self._snapshot()
         try:
-            graph = GraphSteps(self._one_step, self._per_step, len(self._names or ()), self.device, capture)
+            graph = GraphSteps(
+                self._one_step, self._per_step, len(self._names or ()), self.device, capture, most=self._feed.chunk
+            )
             order = indices[torch.arange(graph.steps, device=self.device) % len(indices)]
             results = []
             runs: tuple[Callable[[Tensor, None], Tensor], ...] = (self._eager, graph.run)
@@ -169,7 +181,7 @@ class Engine:
 
     def _one_step(self, index: Tensor) -> Tensor:
         """One update from the sample numbers ``(per_step,)``; its metrics, ``(M,)``."""
-        metrics = self._update(self._batches.batch(index, self._memory_format))
+        metrics = self._update(self._feed.batch(index, self._memory_format))
         self.trainer.iteration.add_(1)
         return torch.stack([*metrics.values()]).float()
 
@@ -184,7 +196,8 @@ class Engine:
         """Steps as Python runs them; their metrics, ``(steps made, M)``."""
         iteration = self.trainer.iteration
         values: list[Tensor] = []
-        for batch in self._batches.window(indices, self._memory_format):
+        for index in indices.unbind():
+            batch = self._feed.batch(index, self._memory_format)
             metrics = self._update(batch) if self._proved else self._prove(batch)
             iteration.add_(1)
             if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:

@@ -79,6 +79,7 @@ class GraphSteps:
         metrics: M.
         capture: what captures.
         steps: K; None: as many as take about ``TARGET_SECONDS``.
+        most: the most that K may be.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class GraphSteps:
         device: torch.device,
         capture: Capture,
         steps: int | None = None,
+        most: int = MAX_STEPS,
     ) -> None:
         self._step = step
         self.replays = 0
@@ -97,7 +99,7 @@ class GraphSteps:
         self._one_row = torch.zeros(1, metrics, device=device)
         capture.warm_up(lambda: self._work(self._one_index, self._one_row))
         self._one = capture.capture(lambda: self._work(self._one_index, self._one_row))
-        self.steps = steps or min(MAX_STEPS, max(1, round(TARGET_SECONDS / capture.seconds(self._one))))
+        self.steps = steps or min(MAX_STEPS, most, max(1, round(TARGET_SECONDS / capture.seconds(self._one))))
         """K."""
         self._indices = torch.zeros(self.steps, per_step, dtype=torch.int64, device=device)
         self._rows = torch.zeros(self.steps, metrics, device=device)

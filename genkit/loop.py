@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 from . import checkpoint, images, state
+from .batches import in_order
 from .callback import Callback, describe
 from .config import TrainOptions
-from .data import Batches, ImageData
+from .data import ImageData
 from .engine import Engine
 from .errors import GenkitError, Interrupted, RunError, blame
 from .interfaces import Evaluates, Trainer
@@ -30,6 +31,9 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
     """
     if options.engine == "graph" and engine.name != "graph":
         told.on_notice(f"the engine is {engine.name}")
+    if engine.streamed:
+        size = f"{data.train.images.nbytes / 2**30:.1f} GiB"
+        told.on_notice(f"the images ({size}) are streamed to {engine.device}: they would take most of its free memory")
     told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
     with Interrupt() as interrupt:
         try:
@@ -161,7 +165,7 @@ def evaluate(trainer: Trainer, data: ImageData, batch_size: int, seed: int) -> d
     sums: dict[str, float] = {}
     trainer.eval()
     try:
-        for batch in Batches(data.test, device).in_order(batch_size):
+        for batch in in_order(data.test, batch_size, device):
             for name, mean in trainer.evaluate(batch, rng).items():
                 sums[name] = sums.get(name, 0.0) + float(mean) * len(batch.images)
     finally:

@@ -2,6 +2,7 @@ import gzip
 import pickle
 import struct
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit.data import Batches, DataRequest, Order, Split, data_root, from_images, load_dataset, load_preferred
+from genkit.data import DataRequest, Split, data_root, from_images, load_dataset, load_preferred
 from genkit.errors import ConfigError, DataError, DataUnavailableError
 from genkit.registry import discover
 from genkit_plugins import datasets
@@ -33,25 +34,6 @@ def fake_mnist(tmp_path: Path) -> Path:
         write_idx(raw / f"{name}-images-idx3-ubyte", np.arange(count * 784).reshape(count, 28, 28).astype(np.uint8))
         write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
     return tmp_path / "data"
-
-
-def test_order_is_a_function_of_seed_and_step() -> None:
-    whole = Order(100, 4, seed=1).indices(0, 600)
-    assert whole.shape == (600, 4)
-    assert torch.equal(Order(100, 4, seed=1).indices(250, 20), whole[250:270])
-    assert not torch.equal(Order(100, 4, seed=2).indices(0, 600), whole)
-    counts = torch.bincount(whole.flatten(), minlength=100)
-    assert counts.min() > 5
-    assert counts.max() < 50
-
-
-def test_batches_gather_and_scale() -> None:
-    images = torch.arange(3 * 4, dtype=torch.uint8).view(3, 1, 2, 2) * 20
-    batches = Batches(Split(images, torch.tensor([5, 6, 7])), "cpu")
-    (batch,) = batches.window(torch.tensor([[2, 0]]))
-    assert batch.labels.tolist() == [7, 5]
-    assert torch.allclose(batch.images[0], images[2].float() / 127.5 - 1)
-    assert [len(b.images) for b in batches.in_order(2)] == [2, 1]
 
 
 def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
@@ -222,3 +204,47 @@ def test_a_dataset_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(datasets, "digits", lambda request: [1])
     with pytest.raises(genkit.ContractError, match=r"gave list, not genkit\.ImageData"):
         load("digits", tmp_path)
+
+
+def test_a_folder_of_any_size_is_mapped_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images, of which the system keeps in memory what is in use; the file has no name."""
+    from genkit_plugins import datasets
+
+    (tmp_path / "pictures").mkdir()
+    for number in range(23):
+        pixels = np.full((5, 4, 3), number, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number:02}.png")
+    in_memory = load(f"folder:{tmp_path / 'pictures'}", tmp_path)
+    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 100)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    made, temporary_file = [], tempfile.TemporaryFile
+
+    def noted(**where: str) -> object:
+        made.append((where["dir"], temporary_file(**where)))
+        return made[-1][1]
+
+    monkeypatch.setattr("tempfile.TemporaryFile", noted)
+    mapped = load(f"folder:{tmp_path / 'pictures'}", tmp_path)
+    assert mapped.fingerprint() == in_memory.fingerprint()
+    assert mapped.test.images.equal(in_memory.test.images)
+    assert (len(mapped.train), len(mapped.test)) == (21, 2)
+    assert [folder for folder, _ in made] == [str(scratch)] * 2
+    assert all(file.closed for _, file in made)
+    assert not list(scratch.iterdir())
+    mapped.train.images[0] = 7  # a copy of the page, as for images in memory
+
+
+def test_a_full_disk_says_where_room_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genkit_plugins import datasets
+
+    Image.fromarray(np.zeros((300, 300), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 0)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb"))
+    with pytest.raises(genkit.DataError, match=r"GiB of pixels do not fit in .*No space left.*set TMPDIR"):
+        load(f"folder:{tmp_path}", tmp_path)

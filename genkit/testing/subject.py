@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .. import state
+from ..batches import in_order
 from ..config import TrainOptions
-from ..data import Batches, DataRequest, ImageData, Split, from_images
+from ..data import DataRequest, ImageData, Split, from_images
 from ..engine import Engine
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Batch, DataSpec, Metrics, Trainer, build
@@ -53,7 +54,7 @@ class ModelSubject(Subject):
     def batch(self, trainer: Trainer, batch_size: int = 8) -> Batch:
         """Real images for one step, ``(batches_per_step * batch_size, C, H, W)``."""
         data = made_images(trainer.spec).train
-        return next(Batches(data, trainer.iteration.device).in_order(trainer.batches_per_step * batch_size))
+        return next(in_order(data, trainer.batches_per_step * batch_size, trainer.iteration.device))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import tarfile
+import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -35,6 +36,10 @@ CIFAR_IMAGES, CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 """Images in a file of CIFAR-10, and bytes of one: its label, then its pixels."""
 MAX_IMAGE_PIXELS = 4096 * 4096
 MAX_UNPACKED_BYTES = 2**28
+IN_MEMORY_BYTES = 2**30
+"""Pixels of a folder that are kept in memory."""
+Shape = tuple[int, int, int]
+"""``(C, H, W)``."""
 PICTURES = {
     **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"},
     **{".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"},
@@ -111,7 +116,8 @@ def digits(request: DataRequest) -> ImageData:
 def folder(request: DataRequest) -> ImageData:
     """Any folder of images, all of one size, searched recursively; every tenth (by name) is held out.
 
-    The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA.
+    The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA. Pixels of more than
+    ``IN_MEMORY_BYTES`` go through a temporary file, of which the system keeps in memory what is in use.
     """
     if not request.argument:
         raise DataError("dataset folder: say which by folder:PATH")
@@ -121,67 +127,138 @@ def folder(request: DataRequest) -> ImageData:
     found: Iterable[Path] = (path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if request.limit is not None and request.on_bad_image == "refuse":  # one more is too many: stop looking
         found = islice(found, request.limit + 1)
-    pictures = _read(sorted(found), request)
-    if not pictures:
-        raise DataError(f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
-    images = torch.stack(pictures)
-    held_out = torch.arange(len(images)) % 10 == 9
-    return ImageData(Split(images[~held_out]), Split(images[held_out]), source=str(top), argument=str(top))
+    paths, shape = _of_one_shape(sorted(found), request)
+    in_memory = len(paths) * math.prod(shape) <= IN_MEMORY_BYTES
+    with _Pixels(shape, in_memory) as train, _Pixels(shape, in_memory) as held_out:
+        for number, picture in enumerate(_read(paths, shape, request)):
+            (held_out if number % 10 == 9 else train).add(picture)
+        if not train.count:
+            raise DataError(f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
+        return ImageData(Split(train.images()), Split(held_out.images()), source=str(top), argument=str(top))
 
 
-def _read(paths: list[Path], request: DataRequest) -> list[Tensor]:
-    """The files that can be used, each uint8 ``(C, H, W)``, all of the shape of the run, or else of most files."""
-    found: list[tuple[Path, Tensor]] = []
+class _Pixels:
+    """Images of one shape, one behind the other: in memory, or in a nameless file that goes with its last user."""
+
+    def __init__(self, shape: Shape, in_memory: bool) -> None:
+        self.shape = shape
+        self.count = 0
+        self._memory = bytearray()
+        self._file = None if in_memory else tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (see __exit__)
+
+    def __enter__(self) -> "_Pixels":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def add(self, picture: np.ndarray) -> None:
+        """Add a picture, uint8 ``(C, H, W)``."""
+        try:
+            if self._file:
+                self._file.write(picture.data)
+            else:
+                self._memory.extend(picture.data.cast("B"))
+        except OSError as error:
+            room = f"{math.prod(self.shape) * (self.count + 1) / 2**30:.1f} GiB of pixels do not fit in {_scratch()}"
+            raise DataError(f"{room} ({error.strerror}); set TMPDIR to where there is room") from None
+        self.count += 1
+
+    def images(self) -> Tensor:
+        """All of them, uint8 ``(N, C, H, W)``."""
+        size = (self.count, *self.shape)
+        if not self.count:
+            return torch.empty(size, dtype=torch.uint8)
+        if not self._file:
+            return torch.from_numpy(np.frombuffer(self._memory, np.uint8).reshape(size))
+        self._file.flush()
+        return torch.from_numpy(np.memmap(self._file, np.uint8, mode="c", shape=size))
+
+
+def _scratch() -> str:
+    """A folder for large temporary files: ``$TMPDIR``, else one that is on disk rather than in memory."""
+    lasting = Path("/var/tmp")
+    on_disk = "TMPDIR" not in os.environ and lasting.is_dir() and os.access(lasting, os.W_OK)
+    return str(lasting) if on_disk else tempfile.gettempdir()
+
+
+def _of_one_shape(paths: Iterable[Path], request: DataRequest) -> tuple[list[Path], Shape]:
+    """The files whose headers promise the shape of the run, or else of most files, and that shape; none is decoded."""
+    found: list[tuple[Path, Shape]] = []
+    for path in paths:
+        try:
+            with _opened(path) as image:
+                found.append((path, (_channels(image), image.height, image.width)))
+        except ValueError as error:
+            request.bad_image(path, str(error))
+    if not found:
+        return [], (1, 1, 1)
+    usual = request.shape or Counter(shape for _, shape in found).most_common(1)[0][0]
+    example = next((path.name for path, shape in found if shape == usual), "the run")
+    for path, shape in found:
+        if shape != usual:
+            sizes = f"{example} is {usual} and {path.name} is {shape}"
+            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
+    return [path for path, shape in found if shape == usual], usual
+
+
+def _read(paths: Iterable[Path], shape: Shape, request: DataRequest) -> Iterator[np.ndarray]:
+    """The pictures of the files that can be used, each uint8 ``(C, H, W)``."""
+    count = 0
     for path in paths:
         try:
             picture = _picture(path)
+            if picture.shape != shape:
+                raise ValueError(f"its header promises {shape}, but it holds {picture.shape}")
         except ValueError as error:
             request.bad_image(path, str(error))
             continue
-        if request.shape is not None and picture.shape != request.shape:
-            request.bad_image(path, f"{tuple(picture.shape)} in (channels, height, width), not {request.shape}")
-            continue
-        found.append((path, picture))
-        if request.limit is not None and len(found) > request.limit:
+        count += 1
+        if request.limit is not None and count > request.limit:
             raise DataError(f"folder:{request.argument}: there are more than the {request.limit} images of the run")
-    return _of_one_shape(found, request)
+        yield picture
 
 
-def _of_one_shape(found: list[tuple[Path, Tensor]], request: DataRequest) -> list[Tensor]:
-    if not found:
-        return []
-    (usual, _), *_ = Counter(picture.shape for _, picture in found).most_common(1)
-    example = next(path for path, picture in found if picture.shape == usual)
-    for path, picture in found:
-        if picture.shape != usual:
-            sizes = f"{example.name} is {tuple(usual)} and {path.name} is {tuple(picture.shape)}"
-            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
-    return [picture for _, picture in found if picture.shape == usual]
-
-
-def _picture(path: Path) -> Tensor:
-    """One file as uint8 ``(C, H, W)``.
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A file whose header is that of an image of the kind its name says, of a size and depth one can use.
 
     Raises:
-        ValueError: it cannot be used, and why.
+        ValueError: it cannot be used, and why; also where the body of the ``with`` finds it damaged.
     """
     kind = PICTURES[path.suffix.lower()]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_IMAGE_PIXELS is the stricter limit
-            if kind == "PNG":  # which is read without a word where only its end is missing
-                with Image.open(path, formats=[kind]) as image:
-                    image.verify()
             with Image.open(path, formats=[kind]) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
                     raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")
                 if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
                     raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
-                transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-                array = np.array(image.convert("RGBA" if transparent else "L" if image.mode in ("1", "L") else "RGB"))
+                yield image
     except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise ValueError(f"not a {kind} image that can be read ({error})") from None
-    return torch.from_numpy(array[..., None] if array.ndim == 2 else array).permute(2, 0, 1).contiguous()
+
+
+def _channels(image: Image.Image) -> int:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        return 4
+    return 1 if image.mode in ("1", "L") else 3
+
+
+def _picture(path: Path) -> np.ndarray:
+    """One file as uint8 ``(C, H, W)``.
+
+    Raises:
+        ValueError: it cannot be used, and why.
+    """
+    if PICTURES[path.suffix.lower()] == "PNG":  # which is read without a word where only its end is missing
+        with _opened(path) as image:
+            image.verify()
+    with _opened(path) as image:
+        array = np.array(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[_channels(image)]))
+    return np.ascontiguousarray(np.moveaxis(array[..., None] if array.ndim == 2 else array, -1, 0))
 
 
 def _no_argument(name: str, argument: str) -> None:

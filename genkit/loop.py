@@ -41,7 +41,8 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
         finally:
             told.on_stop(engine.step)
         _evaluate(run, engine, data, options, told)
-        _written(run.plot, "the curves", told)
+        if run.has_curves():
+            _written(run.plot, "the curves", told)
     samples = run.folder.all_samples()
     told.on_end(engine.step, run.path, samples[-1] if samples else None)
 

@@ -12,6 +12,8 @@ from .errors import RunError, UsageError, first_line, printable
 
 MAX_PANELS, MAX_LINES = 12, 8
 """More than these are left out of a picture; ``metrics.jsonl`` has them all."""
+CURVE = 2
+"""Rows that make a curve."""
 _DASHES = ("solid", "dashed", "dotted", "dashdot")  # lines stay apart in grey print
 _COLOURS = ("#1f5fa8", "#c4501b", "#2f7d4f", "#7a4fa3")
 
@@ -20,13 +22,14 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
     """Draw the rows of ``metrics.jsonl``: losses in one panel, accuracies in one, whatever else there is in its own.
 
     Raises:
-        RunError: there are no rows, or none that can be drawn.
+        RunError: there are fewer than two rows, or nothing in them that can be drawn.
         UsageError: the path does not end in ``.png``.
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
-    if not rows:
-        raise RunError("nothing to plot: metrics.jsonl has no rows yet")
+    if len(rows) < CURVE:
+        have = "one row" if rows else "no rows"
+        raise RunError(f"nothing to plot: metrics.jsonl has {have} yet, and a curve needs {CURVE}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

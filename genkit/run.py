@@ -22,7 +22,7 @@ from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunErr
 from .folder import RunFolder
 from .hookspecs import Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
-from .plotting import plot_curves
+from .plotting import CURVE, plot_curves
 from .registry import Registry, discover
 from .rng import Rng
 
@@ -282,7 +282,12 @@ class Run:
 
     def complete(self, step: int) -> bool:
         """Whether everything that follows the last step was done at ``step``: its curves are drawn."""
-        return self.folder.samples(step).exists() and self.folder.inside("plots/curves.png").exists()
+        drawn = self.folder.inside("plots/curves.png").exists() or not self.has_curves()
+        return self.folder.samples(step).exists() and drawn
+
+    def has_curves(self) -> bool:
+        """Whether there are rows enough to draw."""
+        return len(self.metrics()) >= CURVE
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log interval that ends there.
@@ -296,7 +301,7 @@ class Run:
         """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run), and say where.
 
         Raises:
-            RunError: there are no rows.
+            RunError: there are fewer than two rows.
         """
         path = path or self.folder.inside("plots/curves.png")
         plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {self.info.dataset.name}")

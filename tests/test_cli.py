@@ -13,7 +13,8 @@ from genkit.cli import main
 from genkit.cli.options import options_of
 from genkit.config import TrainOptions
 
-SMALL = ["--iterations", "12", "--batch-size", "4", "--sample-interval", "6", "--device", "cpu", "--dataset", "digits"]
+SMALL = ["--iterations", "12", "--batch-size", "4", "--device", "cpu", "--dataset", "digits"]
+SMALL += ["--log-interval", "6", "--sample-interval", "6"]
 
 
 def genkit(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:

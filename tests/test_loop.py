@@ -218,3 +218,14 @@ def test_sampling_does_not_move_training(tiny, images: Tensor) -> None:
         for n in (1, 12)
     )
     assert_identical(often, seldom)
+
+
+def test_one_row_is_no_curve(tiny, images: torch.Tensor, tmp_path: Path) -> None:
+    """There would be nothing in the picture, and drawing nothing takes a third of a second to begin."""
+    run = genkit.train(tiny, dataset=images, iterations=1, batch_size=4, device="cpu", out=tmp_path / "run")
+    assert not (run.path / "plots").exists()
+    assert run.complete(1)
+    with pytest.raises(genkit.RunError, match=r"metrics\.jsonl has one row yet, and a curve needs 2"):
+        run.plot()
+    genkit.resume(run, 200, trainer=tiny, dataset=images)
+    assert (run.path / "plots" / "curves.png").exists()

@@ -127,8 +127,14 @@ def folder(request: DataRequest) -> ImageData:
     found: Iterable[Path] = (path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if request.limit is not None and request.on_bad_image == "refuse":  # one more is too many: stop looking
         found = islice(found, request.limit + 1)
-    paths, shape = _of_one_shape(sorted(found), request)
-    in_memory = len(paths) * math.prod(shape) <= IN_MEMORY_BYTES
+    paths = sorted(found)
+    if request.shape is None:
+        paths, shape = _of_one_shape(paths, request)
+        most = len(paths)
+    else:
+        shape = request.shape
+        most = len(paths) if request.limit is None else request.limit
+    in_memory = most * math.prod(shape) <= IN_MEMORY_BYTES
     with _Pixels(shape, in_memory) as train, _Pixels(shape, in_memory) as held_out:
         for number, picture in enumerate(_read(paths, shape, request)):
             (held_out if number % 10 == 9 else train).add(picture)
@@ -184,7 +190,7 @@ def _scratch() -> str:
 
 
 def _of_one_shape(paths: Iterable[Path], request: DataRequest) -> tuple[list[Path], Shape]:
-    """The files whose headers promise the shape of the run, or else of most files, and that shape; none is decoded."""
+    """The files whose headers promise the shape that most have, and that shape; none is decoded."""
     found: list[tuple[Path, Shape]] = []
     for path in paths:
         try:
@@ -194,8 +200,8 @@ def _of_one_shape(paths: Iterable[Path], request: DataRequest) -> tuple[list[Pat
             request.bad_image(path, str(error))
     if not found:
         return [], (1, 1, 1)
-    usual = request.shape or Counter(shape for _, shape in found).most_common(1)[0][0]
-    example = next((path.name for path, shape in found if shape == usual), "the run")
+    (usual, _), *_ = Counter(shape for _, shape in found).most_common(1)
+    example = next(path.name for path, shape in found if shape == usual)
     for path, shape in found:
         if shape != usual:
             sizes = f"{example} is {usual} and {path.name} is {shape}"
@@ -210,7 +216,7 @@ def _read(paths: Iterable[Path], shape: Shape, request: DataRequest) -> Iterator
         try:
             picture = _picture(path)
             if picture.shape != shape:
-                raise ValueError(f"its header promises {shape}, but it holds {picture.shape}")
+                raise ValueError(f"{picture.shape} in (channels, height, width), not {shape}")
         except ValueError as error:
             request.bad_image(path, str(error))
             continue

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import genkit
 from genkit import checkpoint
 
 from .subject import MODELS, Child, digest, train, warm_up
@@ -50,7 +51,7 @@ def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
 
 def _finished(code: int, out: Path) -> bool:
     """Whether a process finished the run, or found that the one killed before it had."""
-    return code == 0 or (code == 2 and (out / "plots" / "curves.png").exists())
+    return code == 0 or (code == 2 and genkit.load(out).complete(ITERATIONS))
 
 
 def _newest(out: Path) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,6 @@ from typing import IO, Any
 import numpy as np
 
 from .peers import CONTENDERS
-from .work import BATCH
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +45,9 @@ class Contender:
     rates: list[float] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
     peak: float = 0.0
+    gpu_peak: float | None = None
+    utilisation: list[float] = field(default_factory=list)
+    """Of the GPU, per cent, read at the end of each turn."""
 
     def ask(self, steps: int) -> float:
         """Make steps; seconds."""
@@ -56,7 +59,7 @@ class Contender:
         if not line:
             raise BrokenContenderError(self.why())
         answer = json.loads(line)
-        self.losses, self.peak = answer["losses"], answer["peak MiB"]
+        self.losses, self.peak, self.gpu_peak = answer["losses"], answer["peak MiB"], answer["peak GPU MiB"]
         return float(answer["seconds"])
 
     def why(self) -> str:
@@ -78,9 +81,11 @@ class BrokenContenderError(Exception):
     """A contender that ended in the middle; ``str()`` of it says why."""
 
 
-def start(name: str, model: str, target: str, images: Path, device: str, threads: int) -> Contender | str:
+def start(name: str, model: str, target: str, images: Path, arguments: argparse.Namespace) -> Contender | str:
     """A contender that is ready, or why there is none."""
+    device, threads = arguments.device, arguments.threads
     environment = os.environ | {
+        "BENCH_BATCH": str(arguments.batch),
         "OMP_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cpu" else "0",
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}",
@@ -115,6 +120,18 @@ def measure(contenders: list[Contender], rounds: int) -> None:
     for number in range(rounds):
         for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
             contender.rates.append(contender.steps / contender.ask(contender.steps))
+            if (busy := gpu_utilisation()) is not None:
+                contender.utilisation.append(busy)
+
+
+def gpu_utilisation() -> float | None:
+    """Per cent of the last moments in which a kernel ran; None where there is no nvidia-smi to say."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    first = done.stdout.partition("\n")[0].strip()
+    return float(first) if first.isdigit() else None
 
 
 def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str, Any]:
@@ -124,7 +141,7 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
         if arguments.peers and not any(part.lower() in name.lower() for part in arguments.peers.split(",")):
             continue
         print(f"{model}: starting {name}", file=sys.stderr, flush=True)
-        made = start(name, model, target, images, arguments.device, arguments.threads)
+        made = start(name, model, target, images, arguments)
         if isinstance(made, str):
             absent[name] = made
             continue
@@ -147,10 +164,12 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
             "it/s": round(statistics.median(c.rates), 1),
             "lowest": round(min(c.rates), 1),
             "highest": round(max(c.rates), 1),
-            "images/s": round(BATCH * statistics.median(c.rates)),
+            "images/s": round(arguments.batch * statistics.median(c.rates)),
             "set up (s)": round(c.ready["set up (s)"], 2),
             "first two steps (s)": round(c.first, 2),
             "peak MiB": round(c.peak),
+            "peak GPU MiB": None if c.gpu_peak is None else round(c.gpu_peak),
+            "GPU utilisation (%)": statistics.median(c.utilisation) if c.utilisation else None,
             "losses": {name: round(value, 3) for name, value in c.losses.items()},
             "versions": c.ready["versions"],
             "rates": [round(rate, 2) for rate in c.rates],
@@ -162,10 +181,10 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
     return {"contenders": rows, "absent": absent}
 
 
-def show(model: str, result: dict[str, Any]) -> None:
+def show(model: str, batch: int, result: dict[str, Any]) -> None:
     """A table in Markdown."""
     columns = ("what", "it/s", "from, to", "images/s", "first two steps (s)", "genkit is times as fast")
-    print(f"\n{model}, batch {BATCH}\n\n| {' | '.join(columns)} |")
+    print(f"\n{model}, batch {batch}\n\n| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|")
     for name, row in sorted(result["contenders"].items(), key=lambda item: -item[1]["it/s"]):
         ratio = row.get("genkit is times as fast", "")
@@ -195,6 +214,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(CONTENDERS), help="which, of %(default)s")
     parser.add_argument("--peers", default="", help="only those whose name holds one of these parts; default: all")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--batch", type=int, default=128, help="images a batch (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each contender (%(default)s)")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each contender (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about (%(default)s)")
@@ -219,7 +239,7 @@ def main() -> None:
         np.save(path, images, allow_pickle=False)
         for model in arguments.models.split(","):
             result["models"][model] = compare(model, arguments, path)
-            show(model, result["models"][model])
+            show(model, arguments.batch, result["models"][model])
             if arguments.json:
                 arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 

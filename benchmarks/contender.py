@@ -30,7 +30,14 @@ def main(model: str, target: str, images: str, device: str, threads: str) -> Non
         losses = loop.run(int(line))
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"seconds": seconds, "losses": losses, "peak MiB": peak}), file=answers, flush=True)
+        answer = {"seconds": seconds, "losses": losses, "peak MiB": peak, "peak GPU MiB": peak_on_gpu(device)}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_on_gpu(device: str) -> float | None:
+    """The most that torch held there at a time, MiB; None where nothing can say."""
+    torch = sys.modules.get("torch")
+    return None if device == "cpu" or torch is None else torch.cuda.max_memory_allocated() / 2**20
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The work that everyone here does: which images, which sizes, which optimizer."""
 
 import importlib.metadata
+import os
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-BATCH = 128
+BATCH = int(os.environ.get("BENCH_BATCH", "128"))
+"""Images a batch; ``python -m benchmarks --batch`` hands it to the contenders this way."""
 LATENT = 100
 HIDDEN = 128
 LEARNING_RATE = 1e-3

@@ -8,19 +8,24 @@ its own documentation recommends.
 CONTENDERS: dict[str, dict[str, str]] = {
     "simple-gan": {
         "genkit": "benchmarks.peers.genkit_engine",
+        "genkit, steps run by Python": "benchmarks.peers.genkit_engine:eager",
         "PyTorch, hand-written": "benchmarks.peers.pytorch_careful",
         "PyTorch, plain loop": "benchmarks.peers.pytorch_plain",
-        "Lightning": "benchmarks.peers.lightning_module",
+        "Lightning, whole batches from memory": "benchmarks.peers.lightning_module:memory",
+        "Lightning, DataLoader over a TensorDataset": "benchmarks.peers.lightning_module:loader",
+        "Lightning, the loader of its tutorial": "benchmarks.peers.lightning_module:tutorial",
         "Keras, the article's code, torch": "benchmarks.peers.keras_article:torch",
         "Keras, the article's code, TensorFlow": "benchmarks.peers.keras_article:tensorflow",
         "Keras, the article's code, JAX": "benchmarks.peers.keras_article:jax",
         "JAX, jit(lax.scan)": "benchmarks.peers.jax_scan",
         "matrix products alone": "benchmarks.peers.matrix_products",
+        "as many empty kernels in a CUDA graph": "benchmarks.peers.empty_graph",
     },
     "ae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
     "vae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
     "dcgan": {
         "genkit": "benchmarks.peers.genkit_engine",
+        "genkit, steps run by Python": "benchmarks.peers.genkit_engine:eager",
         "PyTorch, hand-written": "benchmarks.peers.pytorch_dcgan",
     },
 }

@@ -18,11 +18,11 @@ OPTIONS = {
 
 
 class Loop:
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, engine: str) -> None:
         data = from_images(work.images)
         trainer = discover().find(Model, work.model).target()
         made = build(trainer, trainer.Config(**OPTIONS.get(work.model, {})), data.spec, 0, work.device)
-        self.engine = Engine(made, data, TrainOptions(batch_size=BATCH))
+        self.engine = Engine(made, data, TrainOptions(batch_size=BATCH, engine=engine))
 
     def run(self, steps: int) -> dict[str, float]:
         goal = self.engine.step + steps
@@ -31,6 +31,8 @@ class Loop:
         return self.engine.means()
 
 
-def make(work: Work) -> Made:
+def make(work: Work, engine: str = "auto") -> Made:
+    if engine == "eager" and work.device == "cpu":
+        raise RuntimeError("on a CPU that is what genkit does anyway")
     torch.set_num_threads(work.threads)
-    return Loop(work), versions("genkit-torch", "torch")
+    return Loop(work, engine), versions("genkit-torch", "torch")

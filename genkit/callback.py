@@ -27,6 +27,9 @@ class Callback:
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         """A sample grid was written to ``path``; ``metrics`` are the means since the log interval began."""
 
+    def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
+        """The alarm has looked: a row of ``alarm.jsonl``, and what is wrong, kind → line; mostly nothing."""
+
     def on_checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint is safe on disk."""
 
@@ -63,6 +66,9 @@ class Audience(Callback):
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         self._tell("on_sample", step, path, metrics)
+
+    def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
+        self._tell("on_alarm", step, figures, wrong)
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         self._tell("on_checkpoint", step, path)

@@ -53,6 +53,9 @@ class TrainOptions(Config):
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="a file that is no image one can use: refuse the dataset, or skip the file and say so"
     )
+    stop_on_collapse: bool = Field(
+        False, description="end training when the alarm finds the samples collapsed or the discriminator certain"
+    )
     callbacks: tuple[str, ...] = Field((), description="registered callbacks to tell of the run, by name")
     seed: int = Field(0, ge=0, lt=2**63, description="the one number all randomness derives from")
     device: Annotated[str, AfterValidator(_known_device)] = Field(
@@ -158,7 +161,7 @@ def check_fields(config_class: type[Config], model: str) -> None:
         raise PluginError(f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's own; rename it")
 
 
-RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
+RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"})
 """Names that the command line or the API already uses beside :class:`TrainOptions`."""
 
 

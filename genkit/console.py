@@ -25,6 +25,7 @@ class Console(Callback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._log_format = ""
+        self._said: set[str] = set()
 
     def on_notice(self, message: str) -> None:
         self._print(f"note: {message}", to_stderr=True)
@@ -57,6 +58,11 @@ class Console(Callback):
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         self._print(f"{step} {describe(self._log_format, metrics)}")
+
+    def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
+        for kind in wrong.keys() - self._said:  # once, and again if it came back
+            self._print(f"alarm: step {step}: {wrong[kind]}", to_stderr=True)
+        self._said = set(wrong)
 
     def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
         self._print(f"test after {step} iterations: {describe('', metrics)}")

@@ -156,13 +156,13 @@ class RunFolder:
 
     def sync_rows(self) -> None:
         """Return when all rows are on disk: a checkpoint that is safe must not know of rows that are not."""
-        for name in ("metrics.jsonl", "timing.jsonl"):
+        for name in ("metrics.jsonl", "timing.jsonl", "alarm.jsonl"):
             if (path := self.inside(name)).exists():
                 durable.sync_file(path)
         durable.sync_folder(self.path)
 
     def forget_after(self, step: int, grid: int) -> None:
-        """Cut rows after ``step``, and remove grids after ``grid`` and the curves, as if training had not gone past.
+        """Cut rows after ``step``, what was seen of samples after ``grid``, and the curves, as if training ended there.
 
         What is damaged behind the row of ``step`` was never safe, and goes with the rest.
 
@@ -175,6 +175,9 @@ class RunFolder:
             if step and (not rows or rows[-1]["step"] != step):
                 raise RunError(f"{self.path / name} is damaged ({damaged or f'it has no row of step {step}'})")
             durable.replace(self.inside(name), "".join(json.dumps(row) + "\n" for row in rows).encode())
+        if self.inside("alarm.jsonl").exists():
+            rows = [row for row in self._rows("alarm.jsonl")[0] if row["step"] <= grid]
+            durable.replace(self.inside("alarm.jsonl"), "".join(json.dumps(row) + "\n" for row in rows).encode())
         for path in self.all_samples():
             if int(path.stem) > grid:
                 path.unlink()

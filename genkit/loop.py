@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from . import checkpoint, images, state
+from .alarm import Alarm, Classify, judge
 from .batches import in_order
 from .callback import Callback, describe
 from .config import TrainOptions
@@ -22,7 +23,14 @@ GRID = 16
 """Images in a sample grid."""
 
 
-def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: Callback) -> None:
+def fit(
+    run: Run,
+    engine: Engine,
+    data: ImageData,
+    options: TrainOptions,
+    told: Callback,
+    classify: Classify | None = None,
+) -> None:
     """Train from the engine's step to ``options.iterations``; the run folder holds everything that came of it.
 
     Raises:
@@ -35,9 +43,10 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
         size = f"{data.train.images.nbytes / 2**30:.1f} GiB"
         told.on_notice(f"the images ({size}) are streamed to {engine.device}: they would take most of its free memory")
     told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
+    alarm = Alarm(engine.trainer, data, options.batch_size, options.seed, classify, told.on_notice)
     with Interrupt() as interrupt:
         try:
-            _train(run, engine, options, told, interrupt)
+            _train(run, engine, options, told, interrupt, alarm)
         finally:
             told.on_stop(engine.step)
         _evaluate(run, engine, data, options, told)
@@ -47,7 +56,7 @@ def fit(run: Run, engine: Engine, data: ImageData, options: TrainOptions, told: 
     told.on_end(engine.step, run.path, samples[-1] if samples else None)
 
 
-def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, interrupt: Interrupt) -> None:
+def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, interrupt: Interrupt, alarm: Alarm) -> None:
     clock = _Clock(engine.step)
     if not checkpoint.steps(run.folder.checkpoints):  # from here on, a run that is killed can be resumed
         _save(run, engine, options, told)
@@ -66,13 +75,18 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
             _log(run, engine, clock, told)
 
         # The same latents every time, so that one can watch an image change.
+        wrong: Mapping[str, str] = {}
         if last or step % options.sample_interval == 0:
             _sample(run, engine, options.seed, told)
+            wrong = _look(run, engine, alarm, told)
+        stopped = next(iter(wrong.values()), "") if options.stop_on_collapse else ""
 
         # Older checkpoints go only when the new one is safe.
         signal = interrupt.signal  # looked at once: it may come at any moment
-        if last or signal or step % options.checkpoint_interval == 0:
+        if last or signal or stopped or step % options.checkpoint_interval == 0:
             _save(run, engine, options, told)
+        if stopped:
+            raise GenkitError(f"{stopped}; stopped at step {step}, as --stop-on-collapse says, with its checkpoint")
 
         # What follows the last step takes a moment, and is done all the same.
         if signal and not last:
@@ -117,6 +131,17 @@ def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
     path = run.folder.samples(engine.step)
     if _written(lambda: images.save_grid(grid, path), f"the samples of step {engine.step}", told):
         told.on_sample(engine.step, path, engine.means())
+
+
+def _look(run: Run, engine: Engine, alarm: Alarm, told: Callback) -> Mapping[str, str]:
+    """Read the alarm, and keep and tell what it says; what is wrong."""
+    with blame(engine.owner, "to be looked at by the alarm"):
+        row = alarm.read(engine.step)
+    _written(lambda: run.folder.append("alarm.jsonl", row), "alarm.jsonl", told)
+    alarm_rows = [*(r for r in run.folder.read_rows("alarm.jsonl") if r["step"] < engine.step), row]
+    wrong = judge(alarm_rows)
+    told.on_alarm(engine.step, row, wrong)
+    return wrong
 
 
 def _written(write: Callable[[], object], what: str, told: Callback) -> bool:

@@ -22,6 +22,7 @@ LAYERS = [  # from the ground up: a module imports only from layers below its ow
     {"batches"},
     {"engine", "checkpoint", "folder"},
     {"run"},
+    {"alarm"},
     {"loop", "console", "probe"},
     {"api"},
     {"testing"},

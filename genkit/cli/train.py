@@ -24,6 +24,7 @@ class _Models(click.Group):
         trainer = find_trainer(registry, name)
         check_fields(trainer.Config, name)
         summary = registry.find(Model, name).entry.summary
+        board = click.Option(["--tensorboard"], is_flag=True, help="The same as --callbacks tensorboard.")
         own = click.Option(
             ["--config", "config"], metavar="FILE", help="TOML file of options; those typed here count more"
         )
@@ -32,7 +33,7 @@ class _Models(click.Group):
         )
         return _ModelCommand(
             name,
-            params=[*options_of(TrainOptions), own, show, *options_of(trainer.Config)],
+            params=[*options_of(TrainOptions), board, own, show, *options_of(trainer.Config)],
             callback=_callback(name),
             help=f"Train {name}: {summary}.",
             own=list(trainer.Config.model_fields),
@@ -63,7 +64,9 @@ class _ModelCommand(click.Command):
 
 
 def _callback(model: str) -> Any:
-    def run(config: str | None, print_config: bool, **values: Any) -> None:
+    def run(config: str | None, print_config: bool, tensorboard: bool, **values: Any) -> None:
+        if tensorboard:
+            values["callbacks"] = ",".join(filter(None, (values["callbacks"], "tensorboard")))
         file = Path(config) if config else None
         if print_config:
             click.echo(_resolved(model, given(values), file), nl=False)

@@ -1,6 +1,6 @@
 """The built-in plugin: what genkit brings along, registered like anybody's."""
 
-from genkit import Dataset, Metric, Model, hookimpl
+from genkit import CallbackEntry, Dataset, Metric, Model, hookimpl
 
 genkit_api_version = 1
 
@@ -50,4 +50,15 @@ def genkit_metrics() -> list[Metric]:
             "how far samples lie apart, beside held-out images",
             "genkit_plugins.metrics:diversity",
         ),
+    ]
+
+
+@hookimpl
+def genkit_callbacks() -> list[CallbackEntry]:
+    return [
+        CallbackEntry(
+            "tensorboard",
+            "curves, samples and the alarm's figures for TensorBoard; needs the extra tensorboard",
+            "genkit_plugins.tensorboard:TensorBoard",
+        )
     ]

@@ -5,6 +5,7 @@ All share one style. Lines, marks and digits stay apart in grey print.
 
 import io
 import math
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +43,6 @@ STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # it comes with matplotlib, so a picture is the same everywhere
     "font.size": 9.0,
     "grid.alpha": 0.25,
-    "image.cmap": "gray",
     "image.interpolation": "nearest",
     "legend.frameon": False,
     "lines.linewidth": 1.3,
@@ -97,7 +97,7 @@ def _figure(width: float, height: float, **options: Any) -> Any:
 def _png(figure: Any, what: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
     try:
-        figure.savefig(buffer, dpi=dpi, format="png")
+        figure.savefig(buffer, dpi=dpi, format="png", pil_kwargs={"optimize": True})
     except (ValueError, OverflowError) as error:
         raise RunError(f"{what} cannot be drawn: {first_line(error)}") from error
     return buffer.getvalue()
@@ -184,13 +184,13 @@ def sheet_png(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> bytes:
 def _sheet(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> tuple[Any, Any, Any]:
     """Figure, picture and note; the axes are as large as the sheet has pixels, so that none is resampled."""
     height, width = sheet.shape[:2]
-    left, bottom, top, right = (64 if y.label else 12), (46 if x.label else 12), (50 if heading.note else 32), 14
+    left, bottom, top, right = (70 if y.label else 12), (46 if x.label else 12), (50 if heading.note else 32), 14
     across = max(left + width + right, 20 + 8 * len(_label(heading.title)), 20 + 6 * len(heading.note))
     down = top + height + bottom
     across, down = across + across % 2, down + down % 2  # MP4 has even sides
     figure = _figure(across / _SHEET_DPI, down / _SHEET_DPI, dpi=_SHEET_DPI)
     axis = figure.add_axes((left / across, bottom / down, width / across, height / down))
-    shown = axis.imshow(sheet, vmin=0, vmax=255, aspect="auto")
+    shown = axis.imshow(_rgb(sheet), aspect="auto")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     for one, words, side in ((axis.xaxis, x, width), (axis.yaxis, y, height)):
@@ -201,6 +201,11 @@ def _sheet(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> tuple[Any, 
     figure.text(12 / across, 1 - 10 / down, _label(heading.title), va="top", fontsize=10, fontweight="bold")
     note = figure.text(12 / across, 1 - 29 / down, heading.note, va="top", fontsize=8, color=_FAINT)
     return figure, shown, note
+
+
+def _rgb(sheet: np.ndarray) -> np.ndarray:
+    """Grey as colours, because a colour map of 256 greys is off by one here and there."""
+    return sheet if sheet.ndim == 3 else np.repeat(sheet[..., None], 3, axis=2)
 
 
 def map_png(points: np.ndarray, labels: np.ndarray | None, heading: Heading, x: str, y: str) -> bytes:
@@ -256,7 +261,7 @@ def _drawn(frames: Frames, title: str) -> Iterator[Any]:
     for note, sheet in frames:
         if figure is None:
             figure, shown, line = _sheet(sheet, Heading(title, _label(note)), Axis(""), Axis(""))
-        shown.set_data(sheet)
+        shown.set_data(_rgb(sheet))
         line.set_text(_label(note))
         figure.canvas.draw()
         yield figure
@@ -294,18 +299,18 @@ def animation_mp4(frames: Frames, title: str, fps: int, hold: float) -> bytes:
         raise UsageError(
             "an MP4 is made by ffmpeg, which is not installed: install it, or give a name that ends in .gif"
         )
-    writer = FFMpegWriter(fps=fps, metadata={"title": _label(title)})
+    writer = FFMpegWriter(fps=fps)
     with tempfile.TemporaryDirectory() as folder, _style():
         path = Path(folder) / "animation.mp4"
         try:
-            for number, figure in enumerate(_drawn(frames, title)):
-                if not number:
-                    writer.setup(figure, path, _SHEET_DPI)
+            drawn = _drawn(frames, title)
+            with writer.saving(next(drawn), path, _SHEET_DPI):
                 writer.grab_frame()
-            for _ in range(round(hold * fps)):
-                writer.grab_frame()
-            writer.finish()
-        except (OSError, RuntimeError, ValueError) as error:
+                for _ in drawn:
+                    writer.grab_frame()
+                for _ in range(round(hold * fps)):
+                    writer.grab_frame()
+        except (OSError, subprocess.SubprocessError) as error:
             raise RunError(f"ffmpeg cannot make the MP4: {first_line(error)}") from error
         return path.read_bytes()
 

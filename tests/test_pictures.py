@@ -212,6 +212,7 @@ class Labelled(TinyGenerator):
         return torch.cat([rng.normal(n, 3), torch.nn.functional.one_hot(labels, self.classes).float()], 1)
 
     def forward(self, z: Tensor) -> Tensor:
+        assert self.training == torch.is_grad_enabled()  # a picture is drawn in evaluation mode
         self.decoded.append(z)
         return super().forward(z)
 
@@ -345,6 +346,7 @@ class Odd(TinyGAN):
 
     class Reader(genkit.Encoder):
         def forward(self, images: Tensor) -> object:
+            assert not self.training
             return Odd.result(images)
 
     def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:

@@ -226,7 +226,7 @@ def manifold_png(run: Run, side: int = 20) -> bytes:
         across = values[:, 0].repeat(side)
         up = values[:, 1].flip(0).repeat_interleave(side)
         images = _checked(run, generator(torch.stack([across, up], 1)), side * side)
-    x, y = ([f"{value:.2g}" for value in column.tolist()] for column in values.T)
+    x, y = ([f"{value:.3g}" for value in column.tolist()] for column in values.T)
     sheet = np.asarray(grid(images, columns=side))
     heading = _heading(run, "decoded codes at equal steps of the prior's probability")
     return plotting.sheet_png(sheet, heading, Axis("latent 1 (no unit)", x), Axis("latent 2 (no unit)", y[::-1]))
@@ -298,7 +298,7 @@ def _frames(run: Run) -> Iterator[tuple[str, np.ndarray]]:
         if sheet.shape != first.shape:
             sizes = f"{_size(sheet)}, and {paths[kept[0]].name} is {_size(first)}"
             raise RunError(f"{path} is {sizes}: grids of one run are of one size; remove what is not of it")
-        yield f"step {int(path.stem):,}, the same latents at every step", sheet
+        yield f"step {int(path.stem):,}, same latents", sheet
 
 
 def _size(sheet: np.ndarray) -> str:

@@ -184,8 +184,8 @@ def sheet_png(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> bytes:
 def _sheet(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> tuple[Any, Any, Any]:
     """Figure, picture and note; the axes are as large as the sheet has pixels, so that none is resampled."""
     height, width = sheet.shape[:2]
-    left, bottom, top, right = (70 if y.label else 12), (46 if x.label else 12), (50 if heading.note else 32), 14
-    across = max(left + width + right, 20 + 8 * len(_label(heading.title)), 20 + 6 * len(heading.note))
+    left, bottom, top, right = (78 if y.label else 12), (46 if x.label else 12), (50 if heading.note else 32), 14
+    across = max(240, left + width + right, 20 + 8 * len(_label(heading.title)), 20 + 6 * len(heading.note))
     down = top + height + bottom
     across, down = across + across % 2, down + down % 2  # MP4 has even sides
     figure = _figure(across / _SHEET_DPI, down / _SHEET_DPI, dpi=_SHEET_DPI)

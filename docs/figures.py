@@ -1,4 +1,7 @@
-"""The pictures of docs/results.md from finished runs: `python docs/figures.py GAN_RUN AE_RUN VAE_RUN DCGAN_RUN`.
+"""The pictures of docs/results.md and docs/pictures.md from finished runs.
+
+`python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN` and `python docs/figures.py pictures GAN_RUN VAE_RUN
+PLANE_RUN`, the last a VAE of two latents.
 
 Real images are left out on purpose: the data sets are not ours to hand on.
 """
@@ -9,6 +12,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+
+import genkit
+from genkit import pictures
 
 OUT = Path(__file__).parent / "images"
 
@@ -24,8 +30,7 @@ def row(pictures: dict[str, Path], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
-    OUT.mkdir(exist_ok=True)
+def results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     steps = {f"{step:,} iterations": gan / "samples" / f"{step:09}.png" for step in (1_000, 2_000, 10_000, 20_000)}
     row(steps, OUT / "simple-gan.png")
     latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
@@ -35,5 +40,17 @@ def main(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 
 
+def latents(gan: Path, vae: Path, plane: Path) -> None:
+    """What the commands `interpolate`, `latent` and `animate` draw with their defaults, and by t-SNE."""
+    pictures.interpolation(genkit.load(gan), OUT / "interpolation-simple-gan.png")
+    pictures.animation(genkit.load(gan), OUT / "training-simple-gan.gif")
+    pictures.latent_map(genkit.load(vae), OUT / "latent-vae-pca.png")
+    pictures.latent_map(genkit.load(vae), OUT / "latent-vae-tsne.png", method="tsne")
+    pictures.latent_map(genkit.load(plane), OUT / "latent-vae-plane.png")
+    pictures.manifold(genkit.load(plane), OUT / "manifold-vae.png")
+
+
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    OUT.mkdir(exist_ok=True)
+    draw = {"results": results, "pictures": latents}[sys.argv[1]]
+    draw(*(Path(argument) for argument in sys.argv[2:]))

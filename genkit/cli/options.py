@@ -45,3 +45,15 @@ def _note(default: Any, metadata: list[Any]) -> str:
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """The options that were typed."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """The numbers of ``3,1,4``.
+
+    Raises:
+        click.BadParameter: it is no such list.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 3,1,4", param_hint=option) from None

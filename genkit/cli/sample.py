@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from .options import whole_numbers
 from .output import say
 
 
@@ -30,13 +31,6 @@ def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | Non
 
     opened = Run.open(run)
     path = out or opened.folder.inside(f"plots/samples-seed-{seed}.png")
-    chosen = None if labels is None else list(islice(cycle(_numbers(labels)), count))
+    chosen = None if labels is None else list(islice(cycle(whole_numbers(labels, "--labels")), count))
     images.save(opened.sample(count, seed, chosen), path)
     say(path)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 3,1,4", param_hint="--labels") from None

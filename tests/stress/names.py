@@ -135,6 +135,17 @@ def _as_metric_of_a_stranger(name: str) -> None:
     call("plot", "stranger")
 
 
+def _in_titles(name: str) -> None:
+    """The dataset's name stands above every picture."""
+    shutil.rmtree("stranger", ignore_errors=True)
+    shutil.copytree("run", "stranger")
+    content = json.loads(Path("stranger/run.json").read_text())
+    content["dataset"]["name"] = name
+    Path("stranger/run.json").write_text(json.dumps(content))
+    call("interpolate", "stranger", "--pairs", "1", "--steps", "2")
+    call("animate", "stranger")
+
+
 def _in_an_entry(field: str) -> Place:
     """A plugin whose entries bear the name; it is listed, or left out with a warning."""
 
@@ -195,6 +206,8 @@ PLACES: dict[str, Place] = {
     "run": _on_the_command_line("sample", "no-such/@"),
     "metric": _on_the_command_line("evaluate", "run", "--metrics", "x@"),
     "picture": _on_the_command_line("sample", "run", "--count", "1", "--out", "pictures/x@.gif"),
+    "animation": _on_the_command_line("animate", "run", "--out", "pictures/x@.webm"),
+    "titles of pictures": _in_titles,
     "new plugin": _on_the_command_line("new-plugin", "@", "no-such"),
     "out": _as_out,
     "model in run.json": _in_run_json("model", "name"),

@@ -108,8 +108,7 @@ class Alarm:
         found = [module for module in twin.modules() if isinstance(module, Discriminator)]
         if not found:
             return {}
-        rng = Rng(self._seed, "alarm", self._device)
-        fake = twin.generator(twin.generator.prior(SAMPLES, rng, twin.labels_for(SAMPLES)))
+        fake = twin.sample(SAMPLES, Rng(self._seed, "alarm", self._device))
         right = torch.cat([torch.sigmoid(found[0](self._batch.images)), torch.sigmoid(-found[0](fake))])
         return {"certainty": float(right.mean())}
 

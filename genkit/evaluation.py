@@ -41,7 +41,7 @@ class Measurement:
 
     figures: dict[str, float]
     floor: dict[str, float] | None
-    """The same of real images in place of samples; None for what is no measure of samples, or where too few are left."""
+    """Those of real images in place of samples; None where there are too few, or the metric is not of samples."""
     step: int
     """Updates behind the weights."""
     images: int
@@ -134,7 +134,7 @@ class _Subject:
         if which == "samples":
             return self._samples()
         if which == "reconstructions":
-            return torch.cat([self.run.reconstruct(part) for part in self.pixels("held-out").split(CHUNK)])
+            return torch.cat([self.run.reconstruct(part) for part in torch.split(self.pixels("held-out"), CHUNK)])
         return from_uint8(self._real(which))
 
     def _real(self, which: str) -> Tensor:
@@ -164,12 +164,12 @@ class _Subject:
         """Features and class probabilities of the same images."""
         if which != "training":
             return self.extractor(self.pixels(which))
-        parts = [self.extractor(from_uint8(part)) for part in self._real(which).split(CHUNK)]  # they may be many
+        parts = [self.extractor(from_uint8(part)) for part in torch.split(self._real(which), CHUNK)]  # they may be many
         return Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Any:
-        trainer = self.run.trainer
+        trainer: Any = self.run.trainer
         with _evaluation_mode(trainer), blame(self.run.owner, "to encode"):
             return trainer.encoder(images)
 
@@ -181,7 +181,7 @@ class _Subject:
         return Posterior(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def _batches(self, limit: int | None) -> Iterator[Tensor]:
-        yield from self.pixels("held-out")[:limit].split(self.run.info.options.batch_size)
+        yield from torch.split(self.pixels("held-out")[:limit], self.run.info.options.batch_size)
 
     @torch.no_grad()
     def _bounds(self, codes: int, limit: int | None) -> Pair:
@@ -236,12 +236,14 @@ def _measure(metric: Registered[Metric], subject: _Subject) -> Measurement:
         if entry.of == "probabilities" and subject.extractor.info.accuracy is None:
             raise UsageError(f"{entry.name} needs labels, and {subject.run.info.dataset.name} has none")
         return _of_samples(metric, subject)
+    pair: Pair
     if entry.compares == "reconstructions":
         pair = subject.pixels("reconstructions")[: entry.limit], subject.pixels("held-out")[: entry.limit]
     elif entry.compares == "posterior":
-        pair = tuple(subject.posterior(entry.limit))
+        pair = subject.posterior(entry.limit)
     elif entry.compares == "bounds":
-        subject.notify(f"{entry.name}: {entry.codes} codes for each of the held-out images")
+        if entry.codes > 1:
+            subject.notify(f"{entry.name}: drawing {entry.codes} codes an image")
         pair = subject.bounds(entry.codes, entry.limit)
     else:
         raise ContractError(f"metric {metric.qualified_name} compares {entry.compares!r}, which is unknown")

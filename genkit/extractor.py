@@ -25,7 +25,7 @@ from . import durable
 from .data import Batches, ImageData, Notify, Order, Split, cache_folder
 from .errors import DataError, PluginError, UsageError, blame
 from .hookspecs import Dataset
-from .interfaces import DataSpec
+from .interfaces import Batch, DataSpec
 from .registry import Registered
 from .rng import Rng, seeded_initialisation
 
@@ -103,7 +103,7 @@ class Extractor:
             raise UsageError(
                 f"the extractor takes images of {channels} channels and {SMALLEST}x{SMALLEST} or more, not {given}"
             )
-        parts = [self._network(part) for part in images.split(CHUNK)]
+        parts = [self._network(part) for part in torch.split(images, CHUNK)]
         features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
         return Rows(features, logits.softmax(1))
 
@@ -175,13 +175,14 @@ def train(
         order = Order(len(split), batch_size, seed)
         for step, batch in enumerate(Batches(split, "cpu").window(order.indices(0, steps))):
             adam.zero_grad()
-            loss = F.cross_entropy(network(_moved(batch.images, rng))[1], batch.labels)
-            loss.backward()
+            loss = F.cross_entropy(network(_moved(batch.images, rng))[1], _labels(batch))
+            torch.autograd.backward(loss)
             adam.step()
             schedule.step()
             if (step + 1) % 500 == 0:
                 notify(f"extractor: {step + 1} of {steps} steps, loss {float(loss.detach()):.3f}")
-    accuracy = _accuracy(network.eval(), data.test if len(data.test) else split)
+    _normalise(network.eval(), split)
+    accuracy = _accuracy(network, data.test if len(data.test) else split)
     notify(f"extractor: accuracy {accuracy:.4f} on {'held-out' if len(data.test) else 'training'} images")
     return network, {
         "format": 1,
@@ -255,11 +256,26 @@ def _shipped(registered: Registered[Dataset]) -> Extractor:
 
 
 @torch.no_grad()
+def _normalise(network: Network, split: Split) -> None:
+    """Scale the features to a mean square of 1, and leave the logits: distances are then in readable units."""
+    squares = [network(batch.images)[0].square().mean(1) for batch in Batches(split, "cpu").in_order(CHUNK)]
+    scale = torch.cat(squares).mean().sqrt().clamp_min(1e-6)
+    network.dense.weight.div_(scale)
+    network.dense.bias.div_(scale)
+    network.classes.weight.mul_(scale)
+
+
+@torch.no_grad()
 def _accuracy(network: Network, split: Split) -> float:
     hits = 0
     for batch in Batches(split, "cpu").in_order(CHUNK):
-        hits += int((network(batch.images)[1].argmax(1) == batch.labels).sum())
+        hits += int((network(batch.images)[1].argmax(1) == _labels(batch)).sum())
     return hits / len(split)
+
+
+def _labels(batch: Batch) -> Tensor:
+    assert batch.labels is not None
+    return batch.labels
 
 
 def _moved(images: Tensor, rng: Rng) -> Tensor:

@@ -67,7 +67,8 @@ def test_imports_point_one_way() -> None:
 def test_core_imports_no_plugin_and_plugins_only_the_public_names() -> None:
     for path in (ROOT / "genkit").rglob("*.py"):
         assert "genkit_plugins" not in path.read_text(), path
-    for path in (ROOT / "plugins" / "genkit_plugins").glob("*.py"):
+    plugins = ROOT / "plugins" / "genkit_plugins"
+    for path in set(plugins.rglob("*.py")) - {plugins / "extractors" / "train.py"}:  # a script of genkit's own makers
         assert _imported(path) <= set(genkit.__all__), path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 from typing import Any
 from urllib.error import URLError
 
@@ -61,7 +62,10 @@ def kid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
     if fewest < 2:
         raise genkit.UsageError("kid-lenet is of two images or more")
     subsets = SUBSETS if fewest > SUBSET else 1
-    distance = KernelInceptionDistance(_AsTheyAre(samples.shape[1]), subsets=subsets, subset_size=min(SUBSET, fewest))
+    with warnings.catch_warnings():  # it says that it keeps all features: they are few
+        warnings.simplefilter("ignore")
+        network, size = _AsTheyAre(samples.shape[1]), min(SUBSET, fewest)
+        distance = KernelInceptionDistance(network, subsets=subsets, subset_size=size)
     distance.update(_ordered(real), real=True)
     distance.update(_ordered(samples), real=False)
     with torch.random.fork_rng(devices=[]):  # it draws from the global generator
@@ -89,7 +93,7 @@ def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
     distance = _inception()
     with torch.no_grad():
         for images, is_real in ((real, True), (samples, False)):
-            for part in images.split(BATCH):
+            for part in torch.split(images, BATCH):
                 rgb = (0.5 * (part + 1.0)).expand(-1, 3, -1, -1)  # [0, 1], (B, 3, H, W)
                 distance.update(rgb, real=is_real)
     return {"distance": distance.compute()}

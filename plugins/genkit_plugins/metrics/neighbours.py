@@ -30,9 +30,9 @@ def precision_recall(samples: Tensor, real: Tensor) -> genkit.Metrics:
 
 def _covered(rows: Tensor, by: Tensor) -> Tensor:
     """Share of ``rows`` within the ball of one of ``by``, whose radius is the distance to its third neighbour."""
-    parts = [torch.cdist(part, by).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in by.split(CHUNK)]
+    parts = [torch.cdist(part, by).topk(NEIGHBOURS + 1, largest=False).values[:, -1] for part in torch.split(by, CHUNK)]
     radii = torch.cat(parts)  # (M,); the nearest is the image itself
-    inside = [(torch.cdist(part, by) <= radii).any(1) for part in rows.split(CHUNK)]
+    inside = [(torch.cdist(part, by) <= radii).any(1) for part in torch.split(rows, CHUNK)]
     return torch.cat(inside).float().mean()  # ()
 
 
@@ -40,8 +40,8 @@ def memorisation(samples: Tensor, training: Tensor) -> genkit.Metrics:
     """How near images ``(N, C, H, W)`` lie to training images ``(M, C, H, W)``, pixel by pixel.
 
     ``distance``: root mean square difference from the nearest training image, pixels in [0, 1], its mean over the
-    samples. ``ratio``: that to the nearest beside that to the second nearest, its mean. ``copies``: the share of samples with a
-    ratio below a third (Yoon et al. 2023): nothing explains such a sample but that one training image.
+    samples. ``ratio``: that to the nearest beside that to the second nearest, its mean. ``copies``: the share of
+    samples with a ratio below a third (Yoon et al. 2023): nothing explains such a sample but that one training image.
 
     Raises:
         UsageError: fewer than two training images.
@@ -51,7 +51,7 @@ def memorisation(samples: Tensor, training: Tensor) -> genkit.Metrics:
     pixels, known = 0.5 * samples.flatten(1), 0.5 * training.flatten(1)  # (N, C*H*W), (M, C*H*W)
     lengths = known.square().sum(1)  # (M,)
     parts = []
-    for part in pixels.split(max(1, DISTANCES // len(known))):
+    for part in torch.split(pixels, max(1, DISTANCES // len(known))):
         nearest = (lengths - 2 * part @ known.T).topk(2, largest=False).indices  # by squared distance; (B, 2)
         difference = part[:, None] - known[nearest]  # exact again, so that a copy is at no distance; (B, 2, C*H*W)
         parts.append(difference.square().mean(2).sqrt().sort(1).values)

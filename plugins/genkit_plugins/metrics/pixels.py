@@ -28,9 +28,8 @@ def _similarity(images: Tensor, reference: Tensor, sigma: float) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     total = torch.zeros((), dtype=torch.float64)
-    for part, original in zip(images.split(CHUNK), reference.split(CHUNK), strict=True):
-        pair = [0.5 * (x + 1.0) for x in (part, original)]  # [0, 1]
-        each = ssim(*pair, sigma=sigma, data_range=1.0, reduction="none")
+    for part, original in zip(torch.split(images, CHUNK), torch.split(reference, CHUNK), strict=True):
+        each = ssim(0.5 * (part + 1.0), 0.5 * (original + 1.0), sigma=sigma, data_range=1.0, reduction="none")
         assert isinstance(each, Tensor)
         total += each.double().sum()
     return total / len(images)

@@ -202,9 +202,7 @@ def test_images_too_small_for_the_extractor_are_refused(tiny, images: Tensor) ->
 def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = genkit.train(model, dataset="digits", out="run", iterations=30, batch_size=64, **QUIET)
     trained = run.folder.read_json("evaluation.json")["test"] if model != "simple-gan" else None
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", "run", "--count", "299", "--json"])
-    assert not stopped.value.code
+    main(["evaluate", "run", "--count", "299", "--json"])
     printed = json.loads(capsys.readouterr().out)
     kept = run.folder.read_json("evaluation.json")
     assert kept["metrics"] == printed
@@ -229,8 +227,7 @@ def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.Ca
 
 def test_the_table_says_what_each_figure_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
     data = genkit.train("simple-gan", dataset="digits", out="run", iterations=1, batch_size=2, **QUIET)
-    with pytest.raises(SystemExit):
-        main(["evaluate", "run", "--metrics", "kid-lenet,diversity", "--count", "20"])
+    main(["evaluate", "run", "--metrics", "kid-lenet,diversity", "--count", "20"])
     head, first, *_ = capsys.readouterr().out.splitlines()
     found = genkit.evaluate(data, ["kid-lenet"], count=20, progress=False)["kid-lenet"]
     assert head.split() == ["metric", "figure", "value", "floor", "N", "extractor"]
@@ -371,12 +368,12 @@ def test_a_conditional_model_is_asked_for_every_class(monkeypatch) -> None:
         def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
             super().__init__(config, spec)
             prior = self.generator.prior
-            self.generator.prior = lambda n, rng, labels: asked.append(labels.tolist()) or prior(n, rng)
+            self.generator.prior = lambda n, rng, labels=None: asked.append(labels) or prior(n, rng)
 
-    asked: list[list[int]] = []
+    asked: list[Tensor] = []
     data = made()
     run = genkit.train(Conditional, dataset=data, iterations=1, batch_size=2, **QUIET)
     monkeypatch.setattr(evaluation, "CHUNK", 3)
     asked.clear()
     genkit.evaluate(run, ["diversity"], dataset=data, count=8, progress=False)
-    assert asked == [[0, 1, 2], [3, 0, 1], [2, 3]]
+    assert [labels.tolist() for labels in asked] == [[0, 1, 2], [3, 0, 1], [2, 3]]

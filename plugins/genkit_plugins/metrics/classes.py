@@ -1,5 +1,6 @@
 """Which classes samples belong to, by a classifier of the dataset."""
 
+import torch
 from torch import Tensor
 
 import genkit
@@ -18,7 +19,7 @@ def class_coverage(samples: Tensor, real: Tensor) -> genkit.Metrics:
     present = expected > 0
     return {
         "covered": ((shares >= SHARE * expected) & present).sum().float(),
-        "entropy": -shares.xlogy(shares).sum(),
+        "entropy": torch.special.entr(shares).sum().abs(),
         "confidence": samples.max(1).values.mean(),
     }
 

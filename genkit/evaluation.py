@@ -1,6 +1,7 @@
 """Measuring a run: what a metric is given, the floor beside its figures, and ``evaluation.json``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -47,7 +48,7 @@ class Measurement:
     images: int
     """Of the model."""
     held_out: int
-    """Real images compared with, or that took the place of samples in the floor, where those were training images."""
+    """Held-out images, compared with or, where samples are compared with training images, in the floor."""
     floor_images: int | None
     """Real images in the place of samples."""
     seed: int
@@ -212,15 +213,14 @@ class _Subject:
         return first, second
 
 
-class _evaluation_mode:  # noqa: N801 (reads as a function)
-    def __init__(self, module: torch.nn.Module) -> None:
-        self.module, self.training = module, module.training
-
-    def __enter__(self) -> None:
-        self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.module.train(self.training)
+@contextmanager
+def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 def _log_ratio(q: Posterior, z: Tensor) -> Tensor:

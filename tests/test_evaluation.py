@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,44 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
 
     first, second = (genkit.Rng(0, purpose, dtype=torch.float64).normal(20_000, 3) for purpose in "ab")
     assert float(fid_lenet(2 * first + 1, second)["distance"]) == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
+
+
+def test_the_published_fid_sees_three_channels_from_0_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    from genkit_plugins.metrics import distances
+
+    class Corner(torch.nn.Module):
+        num_features = 2
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[1:] == (3, 2, 2)
+            assert 0 <= float(images.min()) <= float(images.max()) <= 1
+            return images[:, :2, 0, 0]
+
+    monkeypatch.setattr(distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=True))
+    grey = 2 * genkit.Rng(0, "test").uniform(2049, 1, 2, 2) - 1
+    assert float(distances.fid(grey, grey)["distance"]) == pytest.approx(0, abs=1e-4)
+    assert float(distances.fid(0.5 * grey + 0.5, grey)["distance"]) > 0.1
+    with pytest.raises(genkit.UsageError, match="one or three channels, not 4"):
+        distances.fid(grey.expand(-1, 4, -1, -1), grey)
+
+
+def test_what_the_published_fid_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genkit_plugins.metrics import distances
+
+    Path("weights.pth").write_bytes(b"a pickle of whatever kind")
+    monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "weights.pth")
+    with pytest.raises(genkit.UsageError, match=r"weights\.pth is not torch-fidelity's file"):
+        distances._inception()
+    monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "absent.pth")
+    with pytest.raises(genkit.UsageError, match=r"Inception's weights are not to be had .*absent"):
+        distances._inception()
+    monkeypatch.delenv("GENKIT_INCEPTION_WEIGHTS")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(genkit.UsageError, match=r"pip install 'genkit-torch\[fid\]'"):
+        distances._inception()
 
 
 def test_an_extractor_is_one_file_of_the_same_bytes() -> None:

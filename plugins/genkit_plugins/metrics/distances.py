@@ -1,10 +1,11 @@
 """Distances between two distributions of images, seen through a network's features."""
 
+import hashlib
 import inspect
 import os
 import warnings
+from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ SUBSETS, SUBSET = 100, 1000
 """How often KID draws, and how many images (Binkowski et al. 2018)."""
 BATCH = 50
 WEIGHTS = "GENKIT_INCEPTION_WEIGHTS"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Of ``weights-inception-2015-12-05-6726825d.pth``, as torch-fidelity publishes it."""
 
 
 class _AsTheyAre(nn.Module):
@@ -78,7 +81,7 @@ def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
     """The FID of the literature (Heusel et al. 2017): Inception's 2,048 features of images ``(N, C, H, W)``.
 
     By torchmetrics, with torch-fidelity's port of the original weights. They are downloaded, unless the environment
-    variable ``GENKIT_INCEPTION_WEIGHTS`` names their file; torch-fidelity unpickles it, so it has to be one you trust.
+    variable ``GENKIT_INCEPTION_WEIGHTS`` names their file; torch-fidelity unpickles it, so no other is taken.
     Images are enlarged to 299x299, grey ones shown on three channels. 10,000 images are the custom; fewer than 2,049
     are refused, as no covariance can be fitted.
 
@@ -100,24 +103,31 @@ def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
 
 
 def _inception() -> Any:
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
+    """torchmetrics' FID, with its network."""
     options: dict[str, Any] = {"feature": 2048, "normalize": True}
-    path = os.environ.get(WEIGHTS)
-    if path:
-        if "feature_extractor_weights_path" not in inspect.signature(FrechetInceptionDistance).parameters:
-            raise genkit.UsageError(f"{WEIGHTS} needs a newer torchmetrics: pip install --upgrade torchmetrics")
-        if not os.path.isfile(path):  # noqa: PTH113
-            raise genkit.UsageError(f"{WEIGHTS}: there is no file {path}")
-        options["feature_extractor_weights_path"] = path
     try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        if path := os.environ.get(WEIGHTS):
+            if "feature_extractor_weights_path" not in inspect.signature(FrechetInceptionDistance).parameters:
+                raise genkit.UsageError(f"{WEIGHTS} needs a newer torchmetrics: pip install --upgrade torchmetrics")
+            options["feature_extractor_weights_path"] = _checked(Path(path))
         return FrechetInceptionDistance(**options)
     except ModuleNotFoundError:
         raise genkit.UsageError("fid needs torch-fidelity: pip install 'genkit-torch[fid]'") from None
-    except (URLError, OSError) as error:
+    except OSError as error:  # that of the network is one too
         raise genkit.UsageError(
             f"Inception's weights are not to be had ({error}): name their file by {WEIGHTS}, or use fid-lenet"
         ) from None
+
+
+def _checked(path: Path) -> str:
+    """``path``, if it holds the published weights: they are unpickled, which no other file may be."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise genkit.UsageError(f"{WEIGHTS}: {path} is not torch-fidelity's file (its SHA-256 is {digest[:12]}…)")
+    return str(path)
 
 
 def _ordered(rows: Tensor) -> Tensor:

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from .errors import (
         UsageError as UsageError,
     )
+    from .evaluation import Measurement as Measurement
     from .hookspecs import (
         CallbackEntry as CallbackEntry,
     )
@@ -153,6 +154,7 @@ _MODULES = {
         "UnknownNameError",
         "UsageError",
     ),
+    "evaluation": ("Measurement",),
     "hookspecs": ("CallbackEntry", "Dataset", "Metric", "Model", "hookimpl"),
     "interfaces": (
         "Batch",

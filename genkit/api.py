@@ -3,25 +3,26 @@
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import checkpoint
+from . import checkpoint, evaluation
 from .callback import Audience, Callback
 from .config import MAX_THREADS, TrainOptions, resolve
-from .data import DataRequest, ImageData, data_root, from_images, load_dataset, load_preferred
+from .data import DataRequest, ImageData, Notify, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
 from .errors import ContractError, DataError, UnknownNameError, UsageError, blame, nearest
-from .hookspecs import CallbackEntry, Dataset, Metric, Model
+from .evaluation import Measurement
+from .hookspecs import CallbackEntry, Dataset, Model
 from .images import from_uint8
-from .interfaces import Reconstructs, Trainer, build
+from .interfaces import Trainer, build
 from .loop import fit
 from .probe import fastest_threads
-from .registry import Registered, Registry, discover
+from .registry import Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
 
 
@@ -217,59 +218,37 @@ def evaluate(
     run: str | Path | Run,
     metrics: Sequence[str] = (),
     *,
-    count: int = 1000,
+    count: int = 10_000,
     seed: int = 0,
+    dataset: Any = None,
     data_root: Path | str | None = None,
-) -> dict[str, dict[str, float]]:
-    """Measure a run's samples, or its reconstructions, and keep the figures in its ``evaluation.json``.
+    progress: bool = True,
+) -> dict[str, Measurement]:
+    """Measure a run's samples, reconstructions and bounds, and keep the figures in its ``evaluation.json``.
 
     Args:
         run: a run or its folder.
         metrics: names of registered metrics; none: genkit's own, those that the model can be measured by.
         count: images, of the model and held out each; the latter may be fewer.
         seed: of the samples.
+        dataset: the images, where they were in memory.
         data_root: where the dataset is now, if it moved.
+        progress: whether it is said what is being done.
 
     Returns:
-        Metric → name → figure.
+        Metric → its figures, those of real images in place of samples, and what both rest on.
 
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    able = isinstance(run.trainer, Reconstructs)
-    if metrics:
-        chosen = [run.registry.find(Metric, name) for name in metrics]
-    else:
-        chosen = [r for r in run.registry.own(Metric) if able or r.entry.compares == "samples"]
-    if count < 1:
-        raise UsageError(f"count is {count}: measure one image or more")
-    held_out = from_uint8(run.data(_absolute(data_root)).test.images[:count])
-    if not len(held_out):
-        raise DataError(f"{run.info.dataset.name} holds out no images to compare with")
-    figures: dict[str, dict[str, float]] = {}
-    for registered in chosen:
-        samples = registered.entry.compares == "samples"
-        images = run.sample(count, seed) if samples else run.reconstruct(held_out)
-        figures[registered.entry.name] = _measure(registered, images, held_out)
-    about = {"step": run.step, "images": count, "held_out": len(held_out), "seed": seed}
-    run.record("evaluation.json", {"metrics": {name: {**about, "figures": values} for name, values in figures.items()}})
-    return figures
+    notify: Notify = lambda line: None  # noqa: E731
+    if progress:
+        from .console import Console
 
-
-def _measure(metric: Registered[Metric], images: torch.Tensor, reference: torch.Tensor) -> dict[str, float]:
-    measure = metric.target()
-    with torch.no_grad(), blame(f"metric {metric.qualified_name}", "to measure"):
-        found = measure(images, reference)
-    if not isinstance(found, Mapping):
-        raise ContractError(f"metric {metric.qualified_name} gave {type(found).__name__}, not 0-d tensors by name")
-    for name, value in found.items():
-        if not isinstance(value, torch.Tensor) or value.dim():
-            given = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
-            raise ContractError(f"metric {metric.qualified_name} gave {name} as {given}, not as a 0-d tensor")
-        if not bool(torch.isfinite(value)):
-            raise ContractError(f"metric {metric.qualified_name} gave {name} as {float(value)}")
-    return {name: float(value) for name, value in found.items()}
+        notify = Console().on_notice
+    data = run.data(_absolute(data_root), notify) if dataset is None else run.recognise(_in_memory(dataset))
+    return evaluation.evaluate(run, data, metrics, count, seed, notify)
 
 
 def _engine(trainer: Trainer, data: ImageData, core: TrainOptions, owner: str | None) -> Engine:

@@ -126,8 +126,13 @@ def data_root(given: Path | None) -> Path:
     chosen = given or os.environ.get("GENKIT_DATA")
     if chosen:
         return Path(chosen).expanduser()
+    return cache_folder() / "data"
+
+
+def cache_folder() -> Path:
+    """genkit's folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "genkit" / "data"
+    return (Path(cache) if cache else Path.home() / ".cache") / "genkit"
 
 
 def load_dataset(registry: Registry, name: str, request: DataRequest, notify: Notify = lambda line: None) -> ImageData:

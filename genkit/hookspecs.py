@@ -64,19 +64,46 @@ class Dataset(Entry):
 
     noun: ClassVar[str] = "dataset"
 
+    extractor: str = ""
+    """Target of a function that gives the path, or the bytes, of weights for :mod:`genkit.extractor`."""
+
 
 @dataclass(frozen=True)
 class Metric(Entry):
-    """A measure of images: its target is called as ``metric(images, reference)`` and gives 0-d tensors by name.
+    """A measure: its target is called as ``metric(first, second)`` and gives 0-d tensors by name.
 
-    Both are float ``(N, C, H, W)`` in [-1, 1] on the CPU. A pure function: no state, no global randomness, inputs
-    left as they are. One that needs more images than it gets raises :class:`genkit.UsageError`.
+    Both are float tensors on the CPU, a row for each image; ``compares`` and ``of`` say of what. A pure function: no
+    state, no global randomness, inputs left as they are. One that needs more images than it gets raises
+    :class:`genkit.UsageError`.
+
+    ========================== ================================= =========================================
+    ``compares``               first                             second
+    ========================== ================================= =========================================
+    samples of pixels          samples ``(N, C, H, W)``          real images ``(M, C, H, W)``
+    samples of features        of the samples ``(N, D)``         of real images ``(M, D)``
+    samples of probabilities   classes of the samples ``(N, K)`` of real images ``(M, K)``
+    reconstructions            reconstructions                   their originals, both ``(N, C, H, W)``
+    posterior                  mean ``(N, L)``                   log-variance ``(N, L)``
+    bounds                     log p(x | z) ``(N, K)``           log q(z | x) - log p(z) ``(N, K)``, nats
+    ========================== ================================= =========================================
+
+    Images are in [-1, 1]. Features and probabilities are those of the dataset's extractor.
     """
 
     noun: ClassVar[str] = "metric"
 
-    compares: Literal["samples", "reconstructions"] = "samples"
-    """``samples`` with held-out images; or ``reconstructions`` with their originals, row by row."""
+    compares: Literal["samples", "reconstructions", "posterior", "bounds"] = "samples"
+    """What the two tensors are; the figures of samples are shown beside those of real images, the floor."""
+    of: Literal["pixels", "features", "probabilities"] = "pixels"
+    """What stands for an image, of samples."""
+    reference: Literal["held-out", "training"] = "held-out"
+    """Which real images samples are compared with; ``training``: all of them."""
+    codes: int = 1
+    """K, for bounds: codes drawn from an image's posterior; with one, the second is the exact KL divergence."""
+    limit: int | None = None
+    """Images that it gets at most, samples and held out each; for what takes long."""
+    default: bool = True
+    """Whether one of genkit's own is measured where the user names none."""
 
 
 @dataclass(frozen=True)

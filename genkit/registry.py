@@ -154,13 +154,21 @@ class Registered(Generic[KindT]):
         Raises:
             PluginError: the target does not exist or cannot be imported.
         """
-        module, _, attribute = self.entry.target.partition(":")
+        return self.load(self.entry.target)
+
+    def load(self, target: str) -> Any:
+        """What ``"package.module:attribute"``, a target of the entry, names; imported now.
+
+        Raises:
+            PluginError: it does not exist or cannot be imported.
+        """
+        module, _, attribute = target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
         except GenkitError:
             raise
         except (Exception, SystemExit) as error:  # a plugin's module may raise anything; it becomes one line
-            raise PluginError(f"{self.qualified_name}: cannot load {self.entry.target}: {first_line(error)}") from error
+            raise PluginError(f"{self.qualified_name}: cannot load {target}: {first_line(error)}") from error
 
 
 class Registry:

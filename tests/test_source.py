@@ -20,10 +20,11 @@ LAYERS = [  # from the ground up: a module imports only from layers below its ow
     {"interfaces", "images", "plotting", "scaffold", "diagnosis"},
     {"data", "state", "graph", "latents"},
     {"batches"},
-    {"engine", "checkpoint", "folder"},
+    {"engine", "checkpoint", "folder", "extractor"},
     {"run"},
     {"alarm", "pictures"},
     {"loop", "console", "probe"},
+    {"evaluation"},
     {"api"},
     {"testing"},
     {"cli"},
@@ -68,7 +69,8 @@ def test_imports_point_one_way() -> None:
 def test_core_imports_no_plugin_and_plugins_only_the_public_names() -> None:
     for path in (ROOT / "genkit").rglob("*.py"):
         assert "genkit_plugins" not in path.read_text(), path
-    for path in (ROOT / "plugins" / "genkit_plugins").glob("*.py"):
+    plugins = ROOT / "plugins" / "genkit_plugins"
+    for path in set(plugins.rglob("*.py")) - {plugins / "extractors" / "train.py"}:  # a script of genkit's own makers
         assert _imported(path) <= set(genkit.__all__), path
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

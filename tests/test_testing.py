@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import genkit
 from genkit.data import DataRequest, ImageData, Split
 from genkit.hookspecs import Dataset, Metric, Model
-from genkit.registry import Plugin, Registered
+from genkit.registry import Plugin, Registered, discover
 from genkit.testing import (
     CHECKS,
     check_dataset,
@@ -722,8 +722,12 @@ def test_every_check_of_datasets_and_metrics_is_failed_by_some() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("digits", Dataset), ("reconstruction-error", Metric), ("diversity", Metric)]
+    ("name", "kind"),
+    [("digits", Dataset), *((r.entry.name, Metric) for r in discover().own(Metric) if r.entry.name != "fid")],
 )
 def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
     check = check_dataset if kind is Dataset else check_metric
-    assert {result.outcome for result in check(name)} == {"passed"}
+    results = check(name)
+    assert not [result for result in results if result.outcome == "failed"]
+    skipped = {result.check for result in results if result.outcome == "skipped"}
+    assert skipped <= {"any_number_of_channels_and_shape"}, "only metrics that see no pixels take no shape"

@@ -47,8 +47,8 @@ def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
         request = DataRequest(data_root(None), argument)
         return DatasetSubject(name=name, registered=registered, load=target, request=request)  # type: ignore[arg-type]
     if kind is Metric:
-        compares = registered.entry.compares if registered is not None else "samples"
-        return MetricSubject(name=name, registered=registered, measure=target, compares=compares)  # type: ignore[arg-type]
+        entry = {} if registered is None else {"entry": registered.entry}
+        return MetricSubject(name=name, registered=registered, measure=target, **entry)  # type: ignore[arg-type]
     if not (isinstance(target, type) and issubclass(target, Trainer)):
         raise UsageError(f"{name} is no genkit.Trainer class")
     return ModelSubject(name=name, registered=registered, trainer=target)

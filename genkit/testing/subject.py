@@ -5,8 +5,8 @@ import pickle
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -70,7 +70,8 @@ class MetricSubject(Subject):
     """A metric under check."""
 
     measure: Callable[[Tensor, Tensor], Metrics]
-    compares: Literal["samples", "reconstructions"] = "samples"
+    entry: Metric = field(default_factory=lambda: Metric("none", "a function of samples", "none:none"))
+    """What it declares; of a bare function: that it compares samples of pixels."""
 
 
 Check = Callable[[Any], None]

@@ -1,0 +1,420 @@
+"""What evaluate says of models that are good, and of those that fail in a known way; the floor; the extractor."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import genkit
+from genkit import evaluation, extractor
+from genkit.cli import main
+from genkit.data import DataRequest, Split, from_images, load_dataset
+from genkit.hookspecs import Dataset, Metric
+from genkit.images import from_uint8
+from genkit.registry import Plugin, Registered, discover
+from tests.conftest import TinyGAN
+
+QUIET = {"progress": False, "device": "cpu", "threads": 1}
+SAMPLED = ("fid-lenet", "kid-lenet", "precision-recall", "class-coverage", "memorisation")
+
+
+def patterns(count: int, seed: int, channels: int = 1, size: int = 12) -> Split:
+    """Bars in one of four directions, at any place and brightness, on noise; the direction is the label."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 50, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 4
+    places = torch.randint(2, size - 2, (count,), generator=generator).tolist()
+    bright = torch.randint(120, 255, (count, channels, 1), dtype=torch.uint8, generator=generator)
+    along = torch.arange(size)
+    for i, (label, at) in enumerate(zip(labels.tolist(), places, strict=True)):
+        rows = [along * 0 + at, along, along, size - 1 - along][label]
+        columns = [along, along * 0 + at, along, along][label]
+        shift = 0 if label < 2 else at - size // 2
+        images[i, :, rows, (columns + shift).clamp(0, size - 1)] = bright[i].expand(-1, size)
+    return Split(images, labels)
+
+
+def made(channels: int = 1) -> genkit.ImageData:
+    return genkit.ImageData(patterns(600, 1, channels), patterns(300, 2, channels), "made for the test", 4)
+
+
+def drawing_from(images: Tensor) -> type[genkit.Trainer]:
+    """A model whose samples are drawn from ``images``, uint8 ``(N, C, H, W)``."""
+
+    class Drawer(genkit.Generator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
+            return rng.integers(len(images), n)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return from_uint8(images[z])
+
+    class Draws(genkit.Trainer):
+        def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+            super().__init__(config, spec)
+            self.generator = Drawer()
+            self.optimizers = {"generator": torch.optim.SGD(self.generator.parameters(), lr=0.0)}
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            loss = self.generator.weight.square()
+            self.update(generator=loss)
+            return {"loss": loss.detach()}
+
+    return Draws
+
+
+def judged(images: Tensor, dataset: genkit.ImageData | str, count: int, **options) -> dict[str, genkit.Measurement]:
+    run = genkit.train(drawing_from(images), dataset=dataset, iterations=1, batch_size=2, **QUIET, **options)
+    given = None if isinstance(dataset, str) else dataset
+    return genkit.evaluate(run, SAMPLED, count=count, dataset=given, progress=False)
+
+
+def judge_all(data: genkit.ImageData, fresh: Tensor, dataset: genkit.ImageData | str, count: int, **options) -> None:
+    """Each failure is exposed by the metric that should, and by that one alone where others are blind to it."""
+    shape, classes = data.train.images.shape, data.classes or 1
+    noise = torch.randint(0, 256, (count, *shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    real = judged(fresh, dataset, count, **options)
+    one = judged(data.train.images[:1], dataset, count, **options)
+    static = judged(noise, dataset, count, **options)
+    copies = judged(data.train.images, dataset, count, **options)
+
+    for name in SAMPLED:  # real against real is the floor, and new real images lie near it
+        assert real[name].floor is not None
+    distance = real["fid-lenet"].floor["distance"]
+    assert 0 <= real["fid-lenet"].figures["distance"] < 4 * distance + 0.1
+    assert real["class-coverage"].figures["covered"] == classes
+    assert real["memorisation"].figures["copies"] < 0.1
+    assert abs(real["memorisation"].figures["ratio"] - real["memorisation"].floor["ratio"]) < 0.1
+
+    # One image again and again: no coverage, no recall, one class, far away.
+    assert one["class-coverage"].figures["covered"] == 1
+    assert one["class-coverage"].figures["entropy"] == 0
+    assert abs(one["class-coverage"].floor["entropy"] - math.log(classes)) < 0.05
+    assert one["precision-recall"].figures["recall"] < 0.05 < 0.5 < one["precision-recall"].floor["recall"]
+
+    # Noise: little precision (a classifier's features forgive much), and far away.
+    precision = static["precision-recall"]
+    assert precision.figures["precision"] < 0.5 * precision.floor["precision"]
+    assert static["memorisation"].figures["distance"] > 2 * static["memorisation"].floor["distance"]
+    for wrong in (one, static):
+        assert wrong["fid-lenet"].figures["distance"] > 10 * distance
+        assert wrong["kid-lenet"].figures["distance"] > 10 * abs(wrong["kid-lenet"].floor["distance"])
+
+    # Training images: every other metric takes them for the real thing.
+    assert copies["memorisation"].figures == {"distance": 0, "ratio": 0, "copies": 1}
+    assert copies["memorisation"].floor["copies"] < 0.1
+    assert copies["fid-lenet"].figures["distance"] < 4 * distance + 0.1
+
+
+def test_each_failure_is_exposed_by_the_metric_that_should() -> None:
+    data = made()
+    judge_all(data, patterns(300, 3).images, data, 300)
+
+
+def test_each_failure_is_exposed_on_real_digits(mnist_root: Path) -> None:
+    data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
+    judge_all(data, data.test.images[2000:], "mnist", 2000, data_root=str(mnist_root))
+
+
+def test_a_colour_dataset_trains_its_own_extractor() -> None:
+    data = made(channels=3)
+    found = judged(data.test.images, data, 100)
+    assert found["fid-lenet"].extractor == found["class-coverage"].extractor
+    assert found["fid-lenet"].extractor.name == "images"
+    assert found["fid-lenet"].extractor.accuracy > 0.9
+    assert found["memorisation"].extractor is None
+
+
+def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, capsys) -> None:
+    data = made()
+    run = genkit.train(drawing_from(data.train.images), dataset=data, iterations=1, batch_size=2, **QUIET)
+    first = genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data)["fid-lenet"]
+    assert "training an extractor on the labels of images" in capsys.readouterr().err
+    (cached,) = Path("cache/genkit/extractors").iterdir()
+    whole, train, trained = cached.read_bytes(), extractor.train, []
+
+    def counted(*arguments, **options):
+        trained.append(1)
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(extractor, "train", counted)
+    assert genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data, progress=False)["fid-lenet"] == first
+    assert not trained
+    for damage in (b"", b"\xff" * 99, whole[:100], whole[:-4], whole.replace(data.fingerprint().encode(), b"0" * 64)):
+        with pytest.raises(genkit.DataError, match="there is damaged"):
+            extractor.from_bytes(damage, "there", data.fingerprint())
+    cached.write_bytes(whole[:-4])
+    assert genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data)["fid-lenet"] == first
+    assert "the cached extractor is made anew" in capsys.readouterr().err
+    assert cached.read_bytes() == whole
+    assert len(trained) == 1
+
+
+def test_without_labels_the_features_are_random_and_said_to_be(capsys) -> None:
+    data = from_images(patterns(900, 1).images)
+    run = genkit.train(TinyGAN, dataset=data, iterations=1, batch_size=2, **QUIET)
+    found = genkit.evaluate(run, dataset=data, count=90)
+    err = capsys.readouterr().err
+    assert "features are those of a random network" in err
+    assert "class-coverage is left out: class-coverage needs labels" in err
+    assert "class-coverage" not in found
+    kept = json.loads((run.path / "evaluation.json").read_text())["metrics"]
+    assert kept["fid-lenet"]["extractor"]["name"] == "random features"
+    assert kept["fid-lenet"]["extractor"]["accuracy"] is None
+    assert extractor.random_features(run.spec).info.sha256 == kept["fid-lenet"]["extractor"]["sha256"]
+    assert kept["fid-lenet"]["floor"].keys() == kept["fid-lenet"]["figures"].keys()
+    with pytest.raises(genkit.UsageError, match="class-coverage needs labels, and images has none"):
+        genkit.evaluate(run, ["class-coverage"], dataset=data, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "count", "says"),
+    [
+        ("fid-lenet", 64, "needs more images than the 64 features, and there are 64"),
+        ("kid-lenet", 1, "two images or more"),
+        ("precision-recall", 3, "4 images or more"),
+        ("fid", 300, "needs more images than Inception's 2048 features, and there are 300"),
+        ("reconstruction-error", 10, "cannot reconstruct"),
+        ("elbo", 10, "has no encoder that gives a posterior"),
+        ("active-units", 10, "has no encoder that gives a posterior"),
+        ("fid-lenet", 0, "measure one image or more"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(metric: str, count: int, says: str) -> None:
+    data = genkit.ImageData(patterns(100, 1), patterns(400, 2), "made for the test", 4)
+    run = genkit.train(TinyGAN, dataset=data, iterations=1, batch_size=2, **QUIET)
+    with pytest.raises(genkit.UsageError, match=says):
+        genkit.evaluate(run, [metric], count=count, dataset=data, progress=False)
+    assert not (run.path / "evaluation.json").exists()
+
+
+def test_images_too_small_for_the_extractor_are_refused(tiny, images: Tensor) -> None:
+    run = genkit.train(tiny, dataset=images, iterations=1, batch_size=2, **QUIET)
+    with pytest.raises(genkit.UsageError, match="8x8 or more, not 1x6x5"):
+        genkit.evaluate(run, ["kid-lenet"], dataset=images, progress=False)
+
+
+@pytest.mark.parametrize("model", ["vae", "ae", "simple-gan"])
+def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = genkit.train(model, dataset="digits", out="run", iterations=30, batch_size=64, **QUIET)
+    trained = run.folder.read_json("evaluation.json")["test"] if model != "simple-gan" else None
+    main(["evaluate", "run", "--count", "299", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    kept = run.folder.read_json("evaluation.json")
+    assert kept["metrics"] == printed
+    assert kept.get("test") == trained  # measured again, and the same
+    of_posteriors = {"elbo", "log-likelihood", "kl-per-dimension", "active-units"}
+    wanted = {*SAMPLED, "diversity"} | ({"reconstruction-error"} if model != "simple-gan" else set())
+    assert printed.keys() == wanted | (of_posteriors if model == "vae" else set())
+    assert (
+        printed["fid-lenet"]["images"]
+        == printed["fid-lenet"]["held_out"]
+        == printed["fid-lenet"]["floor_images"]
+        == 299
+    )
+    if model == "vae":
+        elbo, bounds = printed["elbo"]["figures"], printed["log-likelihood"]["figures"]
+        assert elbo["negative_elbo"] == pytest.approx(trained["loss"], rel=1e-6)
+        assert elbo["kl"] == pytest.approx(printed["kl-per-dimension"]["figures"]["total"], rel=1e-5)
+        assert bounds["bound_1"] < bounds["bound_10"] < bounds["bound_100"]
+        assert bounds["bound_1"] == pytest.approx(-elbo["negative_elbo"], rel=0.02)
+        assert "floor" not in printed["elbo"]
+
+
+def test_the_table_says_what_each_figure_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
+    data = genkit.train("simple-gan", dataset="digits", out="run", iterations=1, batch_size=2, **QUIET)
+    main(["evaluate", "run", "--metrics", "kid-lenet,diversity", "--count", "20"])
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    found = genkit.evaluate(data, ["kid-lenet"], count=20, progress=False)["kid-lenet"]
+    assert head.split() == ["metric", "figure", "value", "floor", "N", "extractor"]
+    assert first.split()[:5] == [
+        "kid-lenet",
+        "distance",
+        f"{found.figures['distance']:.6g}",
+        f"{found.floor['distance']:.6g}",
+        "20/20",
+    ]
+    assert first.split()[5:7] == ["digits", found.extractor.sha256[:12]]
+
+
+def test_a_tighter_bound_of_a_known_density() -> None:
+    """p(z) = N(0, 1), p(x | z) = N(z, 1), q(z | x) = N(0, 1): the bounds go to log N(x; 0, 2) from below."""
+    from genkit_plugins.metrics.bounds import log_likelihood
+
+    rng = genkit.Rng(0, "test", dtype=torch.float64)
+    x, z = rng.normal(500, 1), rng.normal(500, 1000)
+    likelihood = -0.5 * (x - z).square() - 0.5 * math.log(2 * math.pi)
+    bounds = {name: float(value) for name, value in log_likelihood(likelihood, torch.zeros_like(z)).items()}
+    truth = float((-0.25 * x.square() - 0.5 * math.log(4 * math.pi)).mean())
+    assert list(bounds) == ["bound_1", "bound_10", "bound_100", "bound_1000"]
+    assert sorted(bounds.values()) == list(bounds.values())
+    assert bounds["bound_1000"] == pytest.approx(truth, abs=2e-3)
+
+
+def test_active_units_are_counted() -> None:
+    from genkit_plugins.metrics.posterior import active_units, kl_per_dimension
+
+    mean = genkit.Rng(0, "test").normal(1000, 5) * torch.tensor([0.0, 0.05, 0.3, 1.0, 2.0])
+    assert float(active_units(mean, torch.zeros(1000, 5))["active"]) == 3
+    kl = kl_per_dimension(torch.ones(4, 2), torch.zeros(4, 2))
+    assert [float(kl[name]) for name in ("total", "least", "dimension_1")] == [1.0, 0.5, 0.5]
+
+
+def test_the_frechet_distance_of_known_gaussians() -> None:
+    from genkit_plugins.metrics.distances import fid_lenet
+
+    first, second = (genkit.Rng(0, purpose, dtype=torch.float64).normal(20_000, 3) for purpose in "ab")
+    assert float(fid_lenet(2 * first + 1, second)["distance"]) == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
+
+
+def test_the_published_fid_sees_three_channels_from_0_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    from genkit_plugins.metrics import distances
+
+    class Corner(torch.nn.Module):
+        num_features = 2
+
+        def forward(self, images: Tensor) -> Tensor:
+            assert images.shape[1:] == (3, 2, 2)
+            assert 0 <= float(images.min()) <= float(images.max()) <= 1
+            return images[:, :2, 0, 0]
+
+    monkeypatch.setattr(distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=True))
+    grey = 2 * genkit.Rng(0, "test").uniform(2049, 1, 2, 2) - 1
+    assert float(distances.fid(grey, grey)["distance"]) == pytest.approx(0, abs=1e-4)
+    assert float(distances.fid(0.5 * grey + 0.5, grey)["distance"]) > 0.1
+    with pytest.raises(genkit.UsageError, match="one or three channels, not 4"):
+        distances.fid(grey.expand(-1, 4, -1, -1), grey)
+
+
+def test_what_the_published_fid_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from genkit_plugins.metrics import distances
+
+    Path("weights.pth").write_bytes(b"a pickle of whatever kind")
+    monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "weights.pth")
+    with pytest.raises(genkit.UsageError, match=r"weights\.pth is not torch-fidelity's file"):
+        distances._inception()
+    monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "absent.pth")
+    with pytest.raises(genkit.UsageError, match=r"Inception's weights are not to be had .*absent"):
+        distances._inception()
+    monkeypatch.delenv("GENKIT_INCEPTION_WEIGHTS")
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(genkit.UsageError, match=r"pip install 'genkit-torch\[fid\]'"):
+        distances._inception()
+
+
+def test_an_extractor_is_one_file_of_the_same_bytes() -> None:
+    data = made()
+    weights = [extractor.to_bytes(*extractor.train(data, "patterns", data.fingerprint())) for _ in range(2)]
+    assert weights[0] == weights[1]
+    loaded = extractor.from_bytes(weights[0], "there", data.fingerprint())
+    rows = loaded(from_uint8(data.test.images))
+    assert rows.features.shape == (300, extractor.FEATURES)
+    assert float(rows.probabilities.sum(1).sub(1).abs().max()) < 1e-5
+    assert loaded(from_uint8(data.test.images))[0].equal(rows.features)  # no dropout: evaluation mode
+    assert float(rows.features.square().mean()) == pytest.approx(1, rel=0.2)
+    assert loaded(torch.zeros(2, 1, 8, 40)).features.shape == (2, extractor.FEATURES)
+    with pytest.raises(genkit.UsageError, match="images of 1 channels"):
+        loaded(torch.zeros(2, 3, 12, 12))
+
+
+def test_the_shipped_extractor_says_what_it_is() -> None:
+    path = Path(extractor.__file__).parent.parent / "plugins" / "genkit_plugins" / "extractors" / "mnist.safetensors"
+    shipped = discover().find(Dataset, "mnist")
+    assert Path(shipped.load(shipped.entry.extractor)()).samefile(path)
+    loaded = extractor.from_bytes(path.read_bytes(), str(path))
+    assert path.stat().st_size < 2**20
+    assert loaded.info.name == "mnist"
+    assert loaded.info.accuracy >= 0.99
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    assert loaded.info.sha256 in page
+    assert f"{loaded.info.accuracy:.2%}".replace("%", " %") in page
+
+
+def test_the_shipped_extractor_is_as_good_as_it_says(mnist_root: Path) -> None:
+    data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
+    registered = discover().find(Dataset, "mnist")
+    found = extractor.find(registered, data, "mnist", data.fingerprint(), notify=lambda line: pytest.fail(line))
+    hits = found(from_uint8(data.test.images)).probabilities.argmax(1) == data.test.labels
+    assert float(hits.float().mean()) == pytest.approx(found.info.accuracy, abs=2e-4)
+
+
+def entry(target: str, kind: type = Dataset, **fields) -> Registered:
+    plugin = Plugin(name="x", module="x", distribution="x", version="1", origin="")
+    return Registered(kind("x", "x", "tests.test_evaluation:made", **{"extractor": target, **fields}), plugin)
+
+
+def damaged() -> bytes:
+    return b"no weights"
+
+
+def not_there() -> str:
+    return "absent.safetensors"
+
+
+def of_others() -> bytes:
+    data = made()
+    return extractor.to_bytes(
+        extractor.Network(1, 4), {"format": 1, "dataset": "x", "fingerprint": "y", "accuracy": 1.0, "of": data.source}
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "says"), [("damaged", "is damaged"), ("not_there", "x/x failed to give its extractor")]
+)
+def test_shipped_weights_that_cannot_be_read_are_one_line(target: str, says: str) -> None:
+    data = made()
+    with pytest.raises(genkit.PluginError, match=says):
+        extractor.find(entry(f"tests.test_evaluation:{target}"), data, "x", data.fingerprint(), print)
+
+
+def test_shipped_weights_of_other_images_are_not_used() -> None:
+    data, lines = from_images(patterns(50, 1).images), []
+    found = extractor.find(entry("tests.test_evaluation:of_others"), data, "x", data.fingerprint(), lines.append)
+    assert found.info.name == "random features"
+    assert "trained on other images: it is not used" in lines[0]
+
+
+def test_a_metric_of_an_unknown_kind_is_named(data: genkit.ImageData, tiny) -> None:
+    run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
+    subject = evaluation._Subject(run, data, 4, 0, print)
+    plugin = entry("").plugin
+    for fields in ({"compares": "sounds"}, {"of": "sounds"}):
+        metric = Registered(Metric("odd", "none", "x:x", **fields), plugin)
+        with pytest.raises(genkit.ContractError, match=r"metric x/odd .* 'sounds', which is unknown"):
+            evaluation._measure(metric, subject)
+
+
+def test_samples_that_are_not_finite_are_the_models_fault(data: genkit.ImageData, tiny) -> None:
+    run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
+    with torch.no_grad():
+        run.trainer.generator.layer.bias.fill_(math.nan)
+    with pytest.raises(genkit.PluginError, match="gave samples of another shape, or that are not finite"):
+        genkit.evaluate(run, ["diversity"], dataset=data, count=3, progress=False)
+
+
+def test_a_conditional_model_is_asked_for_every_class(monkeypatch) -> None:
+    class Conditional(TinyGAN):
+        conditional = True
+
+        def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+            super().__init__(config, spec)
+            prior = self.generator.prior
+            self.generator.prior = lambda n, rng, labels=None: asked.append(labels) or prior(n, rng)
+
+    asked: list[Tensor] = []
+    data = made()
+    run = genkit.train(Conditional, dataset=data, iterations=1, batch_size=2, **QUIET)
+    monkeypatch.setattr(evaluation, "CHUNK", 3)
+    asked.clear()
+    genkit.evaluate(run, ["diversity"], dataset=data, count=8, progress=False)
+    assert [labels.tolist() for labels in asked] == [[0, 1, 2], [3, 0, 1], [2, 3]]

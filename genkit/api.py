@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, evaluation
+from . import checkpoint, evaluation, extractor
+from .alarm import Classify
 from .callback import Audience, Callback
 from .config import MAX_THREADS, TrainOptions, resolve
 from .data import DataRequest, ImageData, Notify, data_root, from_images, load_dataset, load_preferred
 from .engine import Engine, choose_device
-from .errors import ContractError, DataError, UnknownNameError, UsageError, blame, nearest
+from .errors import ContractError, DataError, GenkitError, UnknownNameError, UsageError, blame, nearest
 from .evaluation import Measurement
 from .hookspecs import CallbackEntry, Dataset, Model
 from .images import from_uint8
@@ -84,7 +85,7 @@ def train(
         environment=_environment(engine, model_info),
     )
     with Run.create(core.out, info, trainer_class, registry) as run:
-        fit(run, engine, data, core, told)
+        fit(run, engine, data, core, told, _classifier(run, told))
     return run
 
 
@@ -162,7 +163,7 @@ def _resume(
         engine.restore(found.step, found.model, found.state)
     info = info.model_copy(update={"options": core, "environment": environment})
     run.rewind(step, info)
-    fit(run, engine, data, core, told)
+    fit(run, engine, data, core, told, _classifier(run, told))
 
 
 def _without_callbacks_that_are_gone(registry: Registry, core: TrainOptions) -> tuple[TrainOptions, list[str]]:
@@ -343,6 +344,16 @@ def _audience(
 
         own.insert(0, Console())
     return Audience(own, named)
+
+
+def _classifier(run: Run, told: Callback) -> Classify | None:
+    """What tells the classes of samples to the alarm, where there is an extractor ready for these images."""
+    try:
+        found = extractor.known(run.dataset_entry, run.info.dataset.fingerprint, lambda line: None)
+    except GenkitError as error:
+        told.on_notice(f"the alarm does not look at classes: {error}")
+        return None
+    return None if found is None else lambda images: found(images).probabilities
 
 
 def _kebab(name: str) -> str:

@@ -13,7 +13,7 @@ from . import extractor, loop
 from .data import ImageData, Notify
 from .errors import ContractError, DataError, PluginError, UsageError, blame
 from .extractor import Extractor, ExtractorInfo, Rows
-from .hookspecs import Dataset, Metric
+from .hookspecs import Metric
 from .images import from_uint8
 from .interfaces import Encoder, Evaluates, Posterior, Reconstructs
 from .registry import Registered
@@ -118,11 +118,8 @@ class _Subject:
     @cached_property
     def extractor(self) -> Extractor:
         """What makes features of the images of the run's dataset."""
-        info, registered = self.run.info.dataset, None
-        if info.distribution is not None:
-            name = info.name.partition(":")[0]
-            registered = self.run.registry.find(Dataset, f"{info.distribution}/{name}")
-        return extractor.find(registered, self.data, info.name, info.fingerprint, self.notify)
+        info = self.run.info.dataset
+        return extractor.find(self.run.dataset_entry, self.data, info.name, info.fingerprint, self.notify)
 
     @cached_property
     def has_posterior(self) -> bool:

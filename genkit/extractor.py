@@ -124,21 +124,12 @@ def find(
     Raises:
         PluginError: the shipped weights cannot be read.
     """
-    if registered is not None and registered.entry.extractor:
-        shipped = _shipped(registered)
-        if shipped.about["fingerprint"] == fingerprint:
-            return shipped
-        notify(f"the extractor shipped with {registered.entry.name} was trained on other images: it is not used")
+    if (made := known(registered, fingerprint, notify)) is not None:
+        return made
     if data.classes is None or data.classes < 2:
         notify(f"{name} has no labels: features are those of a random network")
         return random_features(data.spec)
-    path = cache_folder() / "extractors" / f"{fingerprint}.safetensors"
-    try:
-        return from_bytes(durable.read(path, MAX_BYTES), str(path), fingerprint)
-    except FileNotFoundError:
-        pass
-    except (DataError, OSError, ValueError) as error:
-        notify(f"the cached extractor is made anew: {error}")
+    path = _cached(fingerprint)
     notify(f"training an extractor on the labels of {name}, once (a minute or so)")
     weights = to_bytes(*train(data, name, fingerprint, notify=notify))
     try:
@@ -147,6 +138,31 @@ def find(
     except OSError as error:
         notify(f"the extractor is not cached: {path}: {error.strerror}")
     return from_bytes(weights, str(path), fingerprint)
+
+
+def known(registered: Registered[Dataset] | None, fingerprint: str, notify: Notify) -> Extractor | None:
+    """The extractor that is shipped with a dataset, or cached for these very images; None where there is neither.
+
+    Raises:
+        PluginError: the shipped weights cannot be read.
+    """
+    if registered is not None and registered.entry.extractor:
+        shipped = _shipped(registered)
+        if shipped.about["fingerprint"] == fingerprint:
+            return shipped
+        notify(f"the extractor shipped with {registered.entry.name} was trained on other images: it is not used")
+    path = _cached(fingerprint)
+    try:
+        return from_bytes(durable.read(path, MAX_BYTES), str(path), fingerprint)
+    except FileNotFoundError:
+        return None
+    except (DataError, OSError, ValueError) as error:
+        notify(f"the cached extractor cannot be used: {error}")
+        return None
+
+
+def _cached(fingerprint: str) -> Path:
+    return cache_folder() / "extractors" / f"{fingerprint}.safetensors"
 
 
 def train(

@@ -20,10 +20,10 @@ from .config import Config, TrainOptions, parse
 from .data import DataRequest, ImageData, Notify, data_root, load_dataset
 from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError, blame, first_line
 from .folder import RunFolder
-from .hookspecs import Model
+from .hookspecs import Dataset, Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plotting import CURVE, plot_curves
-from .registry import Registry, discover
+from .registry import Registered, Registry, discover
 from .rng import Rng
 
 FORMAT: Literal[1] = 1
@@ -134,6 +134,18 @@ class Run:
     def spec(self) -> DataSpec:
         """Shape of the images the run was trained on."""
         return self.info.dataset.spec
+
+    @property
+    def dataset_entry(self) -> Registered[Dataset] | None:
+        """The registry's entry of the dataset; None for images that were in memory.
+
+        Raises:
+            UnknownNameError: no plugin provides it.
+        """
+        dataset = self.info.dataset
+        if dataset.distribution is None:
+            return None
+        return self.registry.find(Dataset, f"{dataset.distribution}/{dataset.name.partition(':')[0]}")
 
     @property
     def trainer_class(self) -> type[Trainer]:

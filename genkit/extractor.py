@@ -251,10 +251,11 @@ def from_bytes(weights: bytes, where: str, fingerprint: str | None = None) -> Ex
         info = ExtractorInfo(str(about["dataset"]), hashlib.sha256(weights).hexdigest(), accuracy)
         tensors = load_tensors(weights)
         channels, classes = tensors["first.weight"].shape[1], len(tensors["classes.bias"])
-        network = Network(channels, classes)
-        network.load_state_dict(tensors)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()):
-            raise ValueError("a weight is not finite")
+        with torch.device("meta"):  # nothing of the size that a file claims is made, and nothing is drawn
+            network = Network(channels, classes)
+        network.load_state_dict(tensors, assign=True)
+        if not all(t.dtype == torch.float32 and bool(torch.isfinite(t).all()) for t in tensors.values()):
+            raise ValueError("a weight is not finite, or not in single precision")
         if fingerprint is not None and about["fingerprint"] != fingerprint:
             raise ValueError("made from other images")
     except (SafetensorError, struct.error, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:

@@ -66,6 +66,6 @@ def test_writing_a_plugin_can_be_followed_to_the_letter(fresh: Path, tmp_path: P
                 )
                 assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
                 printed += done.stdout
-    for line in ("checkpoints/step-000000300 is safe", "ink  samples  0.", "bars: 6 passed", "model my-gan"):
+    for line in ("checkpoints/step-000000300 is safe", "ink     samples   0.", "bars: 6 passed", "model my-gan"):
         assert line in printed, printed
     assert (tmp_path / "dist" / "my_gan-0.1.0-py3-none-any.whl").is_file()

@@ -323,6 +323,15 @@ def test_an_extractor_is_one_file_of_the_same_bytes() -> None:
     assert loaded(from_uint8(data.test.images))[0].equal(rows.features)  # no dropout: evaluation mode
     assert float(rows.features.square().mean()) == pytest.approx(1, rel=0.2)
     assert loaded(torch.zeros(2, 1, 8, 40)).features.shape == (2, extractor.FEATURES)
+    state = torch.get_rng_state()
+    extractor.from_bytes(weights[0], "there")
+    assert torch.get_rng_state().equal(state)
+    network = extractor.Network(1, 4)
+    with torch.no_grad():
+        network.dense.bias[0] = math.nan
+    for wrong in (network, extractor.Network(1, 4).double()):
+        with pytest.raises(genkit.DataError, match="there is damaged"):
+            extractor.from_bytes(extractor.to_bytes(wrong, loaded.about), "there")
     with pytest.raises(genkit.UsageError, match="images of 1 channels"):
         loaded(torch.zeros(2, 3, 12, 12))
 

@@ -15,7 +15,7 @@ from genkit.interfaces import build
 
 
 def rows(**values: float) -> list[dict[str, float]]:
-    return [{"step": 2000, **values}]
+    return [{"step": alarm.GROWN, **values}]
 
 
 def test_healthy_readings_say_nothing() -> None:
@@ -50,6 +50,9 @@ def test_a_young_generator_may_be_uniform_until_it_has_been_diverse() -> None:
     assert judge(young) == {}
     assert "collapse" in judge([{"step": 50, "diversity": 0.8}, *young])
     assert "collapse" in judge([{"step": alarm.GROWN, "diversity": 0.1}])
+    # Each figure for itself: pixels may differ before classes do.
+    assert judge([{"step": 2000, "diversity": 0.8, "class_diversity": 0.2}]) == {}
+    assert judge([{"step": 2000, "diversity": 0.8, "class_diversity": 0.6}, {"step": 3000, "class_diversity": 0.2}])
 
 
 def test_measures() -> None:

@@ -20,7 +20,7 @@ from .images import from_uint8
 from .interfaces import Batch, Discriminator, Trainer
 from .rng import Rng
 
-SAMPLES = 128
+SAMPLES = 64
 GROWN = 5000
 """Updates after which a generator has to be diverse; before, it counts once it has been: the article's GAN, which ends
 at 0.9, is at 0.26 after 1,000."""

@@ -31,14 +31,14 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
-    panels = dict(list(_panels(names).items())[:MAX_PANELS])
-    if not panels:
+    drawn = dict(list(panels(names).items())[:MAX_PANELS])
+    if not drawn:
         raise RunError("nothing to plot: the rows of metrics.jsonl have no figures")
-    figure = Figure(figsize=(8, 2.6 * len(panels) + 0.6), layout="constrained")
+    figure = Figure(figsize=(8, 2.6 * len(drawn) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_label(title), x=0.02, ha="left", fontweight="bold")
-    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (label, members) in zip(axes, panels.items(), strict=True):
+    axes = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (label, members) in zip(axes, drawn.items(), strict=True):
         _draw_panel(axis, label, members[:MAX_LINES], rows)
     axes[-1].set_xlabel("iteration")
     buffer = io.BytesIO()
@@ -75,12 +75,12 @@ def _label(text: str) -> str:
     return printable(text[:60]).replace("$", r"\$").lstrip("_")  # matplotlib hides labels that begin with _
 
 
-def _panels(names: Sequence[str]) -> dict[str, list[str]]:
+def panels(names: Sequence[str]) -> dict[str, list[str]]:
     """Axis label → metrics that share the panel, by what their names end in."""
-    panels: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name in names:
         label = (
             "loss" if name.endswith("loss") else "accuracy (%)" if name.endswith("accuracy") else name.replace("_", " ")
         )
-        panels.setdefault(label, []).append(name)
-    return panels
+        found.setdefault(label, []).append(name)
+    return found

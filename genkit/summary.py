@@ -6,13 +6,17 @@ The files may be a stranger's: what is not as genkit writes it makes the run ``d
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from .config import TrainOptions
 from .errors import RunError
 from .folder import FAILURE, RunFolder
 
 State = Literal["running", "finished", "interrupted", "failed", "damaged"]
+PLACES = ("out", "data_root")
+"""Options that say where, not what."""
 MAX_RUNS, MAX_FIGURES = 10_000, 200
 """More than these are left out."""
 
@@ -57,6 +61,8 @@ class Summary:
     step: int = 0
     """Of the last row of ``metrics.jsonl``."""
     iterations: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    """genkit's and the model's, as in ``run.json``; without where things are on the machine."""
     losses: dict[str, float] = field(default_factory=dict)
     """The last means of what ends in ``loss``; of all metrics where nothing does."""
     measured: tuple[Measured, ...] = ()
@@ -82,10 +88,13 @@ def summarise(path: Path) -> Summary:
         info = folder.read_json("run.json")
         model, dataset = _text(info["model"]["name"]), _text(info["dataset"]["name"])
         iterations = _count(info["options"]["iterations"])
+        options = {**_defaults(), **_mapping(info["options"]), **_mapping(info.get("config"))}
+        for name in PLACES:
+            options.pop(name, None)
         row = folder.last_row("metrics.jsonl")
         step = int(row.pop("step", 0))
         state, reason = _state(folder, step, iterations)
-        return Summary(path, state, reason, model, dataset, step, iterations, losses(row), measured(folder))
+        return Summary(path, state, reason, model, dataset, step, iterations, options, losses(row), measured(folder))
     except (RunError, OSError) as error:
         return Summary(path, "damaged", str(error))
     except (KeyError, TypeError, ValueError) as error:
@@ -143,6 +152,12 @@ def _figures(metric: str, values: Mapping[str, Any]) -> Iterator[Measured]:
                 extractor=_extractor(_mapping(values.get("extractor"))),
                 **about,
             )
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """What an option is that an older run.json does not name."""
+    return TrainOptions().model_dump(mode="json")
 
 
 def _extractor(values: Mapping[str, Any]) -> str | None:

@@ -141,7 +141,7 @@ def figure(cell: Measured | None) -> str:
 
 def value(option: object) -> str:
     """An option's value as a person reads it."""
-    if option is None:
+    if option is None or option == []:
         return NONE
     return option if isinstance(option, str) else json.dumps(option, ensure_ascii=False)
 

@@ -40,6 +40,7 @@ DRAWING_SIDE, DRAWING_BYTES = 1600, 350_000
 """Of a picture in the page: it is made smaller until it fits."""
 MAX_TEXT = 500
 """Characters of one text; the rest is left out."""
+NOT_MEASURED = "the run has not been measured: genkit evaluate RUN does, and genkit report RUN then shows it"
 RECONSTRUCTED = 10
 """Held-out images that are shown above their reconstructions."""
 
@@ -70,7 +71,6 @@ class Drawing:
     name: str
     title: str
     alt: str
-    caption: str = ""
     image: Embedded | None = None
     reason: str = ""
 
@@ -86,15 +86,14 @@ class Report:
     state: str
     key: list[tuple[str, str]]
     grids: list[Grid]
-    no_grids: str
     grids_left_out: str
     charts: list[Chart]
     charts_note: str
-    no_charts: str
     drawings: list[Drawing]
     figures: list[Row]
     figures_head: list[str]
-    no_figures: str
+    missing: list[tuple[str, str]]
+    """What cannot be shown, and why."""
     options: list[Row]
     options_note: str
     data: list[Row]
@@ -160,6 +159,11 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
         drawn = charts(rows)
     except RunError as error:
         no_charts = str(error)
+    drawings = _drawings(run, data_root)
+    missing = [("Samples", no_grids)] if not grids else []
+    missing += [("Curves", no_charts)] if not drawn else []
+    missing += [(drawing.title, drawing.reason) for drawing in drawings if not drawing.image]
+    missing += [("Evaluation", NOT_MEASURED)] if not summary.measured else []
     options, options_note = _options(run)
     command, command_note = _command(run)
     environment = [Row([name, str(text)]) for name, text in info.environment.items()]
@@ -171,16 +175,14 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
         state=_state(summary),
         key=_key(run, summary),
         grids=grids,
-        no_grids=no_grids,
         grids_left_out=left_out,
         charts=drawn,
         charts_note=f"Means over {info.options.log_interval:,} iterations a point, as in metrics.jsonl; the number is "
         "the last one.",
-        no_charts=no_charts,
-        drawings=_drawings(run, data_root),
+        drawings=[drawing for drawing in drawings if drawing.image],
         figures=[_figure(figure) for figure in summary.measured],
         figures_head=["figure", "value", "floor", "measured on", "extractor"],
-        no_figures="it has not been measured; genkit evaluate RUN does, and then the report is written anew",
+        missing=missing,
         options=options,
         options_note=options_note,
         data=_data(run),
@@ -321,7 +323,7 @@ def _drawings(run: Run, data_root: Path | None) -> list[Drawing]:
 
 def _drawing(name: str, title: str, alt: str, draw: Callable[[], bytes]) -> Drawing:
     try:
-        return Drawing(name, title, alt, alt + ".", _embed(draw(), DRAWING_SIDE, DRAWING_BYTES, title))
+        return Drawing(name, title, alt, _embed(draw(), DRAWING_SIDE, DRAWING_BYTES, title))
     except (GenkitError, OSError) as error:
         return Drawing(name, title, alt, reason=str(error))
     except Exception as error:  # noqa: BLE001 - a model's own code, of no plugin: the rest of the page is still of use
@@ -360,6 +362,8 @@ def _options(run: Run) -> tuple[list[Row], str]:
     rows, note = [], "Those set to something else than the default stand first, in bold."
     for given, default in _with_defaults(run):
         for name, own in given.items():
+            if name == "dataset":  # it has a section of its own
+                continue
             known = name in default
             marked = known and own != default[name]
             rows.append(Row([name, value(own), value(default[name]) if known else "not known"], marked))
@@ -377,7 +381,7 @@ def _with_defaults(run: Run) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         own = _defaults(run.trainer_class.Config)
     except GenkitError:
         own = {}
-    return [({**core, "dataset": run.info.dataset.name}, _defaults(TrainOptions)), (run.info.config, own)]
+    return [(core, _defaults(TrainOptions)), (run.info.config, own)]
 
 
 def _defaults(config: type[BaseModel]) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class Report:
     figures_head: list[str]
     missing: list[tuple[str, str]]
     """What cannot be shown, and why."""
-    options: list[Row]
+    changed: list[Row]
+    defaults: list[Row]
     options_note: str
     data: list[Row]
     environment: list[Row]
@@ -164,7 +165,7 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
     missing += [("Curves", no_charts)] if not drawn else []
     missing += [(drawing.title, drawing.reason) for drawing in drawings if not drawing.image]
     missing += [("Evaluation", NOT_MEASURED)] if not summary.measured else []
-    options, options_note = _options(run)
+    changed, same, options_note = _options(run)
     command, command_note = _command(run)
     environment = [Row([name, str(text)]) for name, text in info.environment.items()]
     return Report(
@@ -183,7 +184,8 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
         figures=[_figure(figure) for figure in summary.measured],
         figures_head=["figure", "value", "floor", "measured on", "extractor"],
         missing=missing,
-        options=options,
+        changed=changed,
+        defaults=same,
         options_note=options_note,
         data=_data(run),
         environment=environment,
@@ -358,20 +360,22 @@ def _figure(figure: Measured) -> Row:
     return Row([figure.title.replace("_", " "), f"{figure.value:.6g}", floor, about, figure.extractor or NONE])
 
 
-def _options(run: Run) -> tuple[list[Row], str]:
-    rows, note = [], "Those set to something else than the default stand first, in bold."
+def _options(run: Run) -> tuple[list[Row], list[Row], str]:
+    """Options that differ from their defaults, or have none that is known; those that do not; what is to be said."""
+    changed, same = [], []
     for given, default in _with_defaults(run):
         for name, own in given.items():
             if name == "dataset":  # it has a section of its own
                 continue
-            known = name in default
-            marked = known and own != default[name]
-            rows.append(Row([name, value(own), value(default[name]) if known else "not known"], marked))
+            if name in default and own == default[name]:
+                same.append(Row([name, value(own)]))
+            else:
+                changed.append(Row([name, value(own), value(default[name]) if name in default else "not known"]))
     try:
         _ = run.trainer_class
     except GenkitError as error:
-        note += f" The model's own defaults are not known: {error}."
-    return sorted(rows, key=lambda row: not row.marked), note
+        return changed, same, f"The defaults of the model's own options are not known: {error}"
+    return changed, same, "" if changed else "All options are at their defaults."
 
 
 def _with_defaults(run: Run) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -10,6 +10,7 @@ from .plotting import MAX_LINES, MAX_PANELS, panels
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 52, 448, 12, 30
 MAX_POINTS = 400
 """Longer curves are drawn as means of neighbouring rows."""
+MAX_NUMBER = 1e100
 Rows = Sequence[Mapping[str, float]]
 
 
@@ -68,12 +69,12 @@ def thinned(rows: Rows, name: str) -> list[tuple[float, float]]:
 
 def _chart(label: str, names: Sequence[str], rows: Rows) -> Chart:
     scale = 100.0 if label.endswith("(%)") else 1.0
-    curves = {name: [(x, y * scale) for x, y in thinned(rows, name)] for name in names}
-    values = [y for curve in curves.values() for _, y in curve if math.isfinite(y)]
+    curves = {name: [(x, _drawable(y * scale)) for x, y in thinned(rows, name)] for name in names}
+    values = [y for curve in curves.values() for _, y in curve]
     steps = [x for curve in curves.values() for x, _ in curve]
-    ticks = _ticks(min(values, default=0.0), max(values, default=1.0))
+    ticks = _ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
-    first, last = (min(steps), max(steps)) if steps else (0, 1)
+    first, last = min(steps), max(steps)
 
     def across(x: float) -> float:
         return LEFT + (RIGHT - LEFT) * (x - first) / ((last - first) or 1)
@@ -83,8 +84,8 @@ def _chart(label: str, names: Sequence[str], rows: Rows) -> Chart:
 
     lines = []
     for name, curve in curves.items():
-        points = [f"{across(x):.1f} {up(y):.1f}" for x, y in curve if math.isfinite(y)]
-        lines.append(Line(name.replace("_", " "), "M" + "L".join(points or ["0 0"]), f"{curve[-1][1]:.4g}"))
+        points = [f"{across(x):.1f} {up(y):.1f}" for x, y in curve]
+        lines.append(Line(name.replace("_", " "), "M" + "L".join(points), f"{curve[-1][1]:.4g}"))
     described = "; ".join(f"{line.name} ends at {line.last}" for line in lines)
     middle = (first + last) / 2
     return Chart(
@@ -96,10 +97,17 @@ def _chart(label: str, names: Sequence[str], rows: Rows) -> Chart:
     )
 
 
+def _drawable(number: float) -> float:
+    """What lies beyond any axis lies on its edge."""
+    return min(max(number, -MAX_NUMBER), MAX_NUMBER)
+
+
 def _ticks(low: float, high: float) -> list[float]:
     """From three to seven round numbers that enclose both ends."""
-    if not 0 < high - low < 1e300:
-        low, high = low - 0.5, low + 0.5
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size or size < 1e-100:  # flat
+        room = size * 0.01 if size > 1e-100 else 0.5
+        low, high = low - room, high + room
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next((factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough), rough)

@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 
 from genkit.errors import printable
 
-ELEMENTS = set(
-    "html head meta title style script body header main footer section h1 h2 h3 p span figure figcaption img div dl dt dd "
-    "details summary table caption thead tbody tr th td pre code ul li b svg line text path label output input".split()
-)
-ATTRIBUTES = set(
-    "lang charset http-equiv content name class id aria-label aria-labelledby aria-hidden role tabindex src alt width height "
-    "scope for type min max step value autocomplete hidden viewbox x1 x2 y1 y2 x y d text-anchor".split()
-)
+ELEMENTS = """
+html head meta title style script body header main footer section h1 h2 h3 p span figure figcaption img div dl dt dd
+details summary table caption thead tbody tr th td pre code ul li b svg line text path label output input
+"""
+ATTRIBUTES = """
+lang charset http-equiv content name class id aria-label aria-labelledby aria-hidden role tabindex src alt width height
+scope for type min max step value autocomplete hidden viewbox x1 x2 y1 y2 x y d text-anchor
+"""
 
 
 class Page(HTMLParser):
@@ -30,15 +30,18 @@ class Page(HTMLParser):
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
 
     def handle_data(self, data: str) -> None:
-        self.texts.setdefault(self.elements[-1][0] if self.elements else "", []).append(data)
+        if data.strip():
+            self.texts.setdefault(self.elements[-1][0] if self.elements else "", []).append(data)
 
 
 def check_page(html: str, name: object = "") -> Page:
     """The page's parts are those of the templates, nothing is loaded, and the policy names what is inside."""
     page = Page(html)
-    assert {tag for tag, _ in page.elements} <= ELEMENTS, f"{name!r} makes an element"
+    assert {tag for tag, _ in page.elements} <= set(ELEMENTS.split()), f"{name!r} makes an element"
     for tag, attributes in page.elements:
-        assert attributes.keys() <= ATTRIBUTES, f"{name!r} makes an attribute of {tag}: {attributes.keys()}"
+        assert attributes.keys() <= set(ATTRIBUTES.split()), (
+            f"{name!r} makes an attribute of {tag}: {attributes.keys()}"
+        )
         if tag in ("img", "script", "style"):
             assert attributes.get("src", "data:image/").startswith("data:image/"), f"{name!r} is loaded"
     for line in html.split("\n"):

@@ -170,9 +170,8 @@ def test_charts_are_bounded_and_take_any_finite_number() -> None:
     rows = [{"step": step, "loss": float(step % 7)} for step in range(1, 100_001)]
     (chart,) = charts.charts(rows)
     assert chart.lines[0].path.count("L") <= charts.MAX_POINTS
-    assert sum(y for _, y in charts.thinned(rows, "loss")) / len(charts.thinned(rows, "loss")) == pytest.approx(
-        3, abs=0.01
-    )
+    thinned = [y for _, y in charts.thinned(rows, "loss")]
+    assert sum(thinned) / len(thinned) == pytest.approx(3, abs=0.01)
     for values in ([1.0], [0.0, 0.0], [1e308, -1e308], [5e-324, 0.0], [1e300, 1e300 * (1 + 1e-15)], [-3.0, 1e9]):
         (chart,) = charts.charts([{"step": n, "x": v} for n, v in enumerate(values)])
         assert 2 <= len(chart.y_ticks) < 10

@@ -413,9 +413,8 @@ def _command(run: Run) -> tuple[str, str]:
     if info.model.distribution is None or info.dataset.distribution is None:
         what = "model" if info.model.distribution is None else "images"
         return "", f"Trained from Python, with {what} of no plugin: the program that has them says genkit.train(…)."
-    own = info.model.distribution == info.environment.get("model", "").partition(" ")[0] == _OWN  # type: ignore[union-attr]
-    model = info.model.name if own else f"{info.model.distribution}/{info.model.name}"
-    words = ["genkit", "train", model, "--dataset", info.dataset.name]
+    model = _qualified(info.model.name, info.model.distribution)
+    words = ["genkit", "train", model, "--dataset", _qualified(info.dataset.name, info.dataset.distribution)]
     given = _with_defaults(run)
     kept = {"seed": info.options.seed, "iterations": info.options.iterations}
     changed = {n: v for options, default in given for n, v in options.items() if n not in default or v != default[n]}
@@ -432,7 +431,9 @@ def _command(run: Run) -> tuple[str, str]:
     return " ".join(map(shlex.quote, map(printable, words))), note
 
 
-_OWN = "genkit-torch"
+def _qualified(name: str, distribution: str) -> str:
+    """The name by which an entry is found whatever else is installed; genkit's own have their bare names."""
+    return name if distribution == "genkit-torch" else f"{distribution}/{name}"
 
 
 def _flag(name: str, text: Any) -> list[str]:

@@ -2,12 +2,12 @@
 
 import base64
 import contextlib
-import fcntl
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +27,10 @@ ARGUMENTS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+LAUNCHER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+"""Chromium reads from 3 and writes to 4."""
 
 
 class Page:
@@ -106,19 +110,16 @@ def chromium(profile: Path) -> Iterator[Page]:
     assert CHROMIUM
     inner_commands, commands = os.pipe()
     answers, inner_answers = os.pipe()
+    import fcntl  # which Windows has not
+
     high = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (inner_commands, inner_answers)]
 
-    def place() -> None:  # Chromium reads from 3 and writes to 4
-        for number, pipe in zip((3, 4), high, strict=True):
-            os.dup2(pipe, number)
-
     process = subprocess.Popen(
-        [CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}", "about:blank"],
+        [sys.executable, "-c", LAUNCHER, *map(str, high), CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=(3, 4),
-        preexec_fn=place,
+        pass_fds=high,
     )
     for pipe in (inner_commands, inner_answers, *high):
         os.close(pipe)

@@ -66,6 +66,8 @@ def test_the_command_of_another_plugin_and_of_odd_values_is_quoted() -> None:
     assert reporting._flag("keep_all", False) == ["--no-keep-all"]
     assert reporting._flag("betas", [0.5, 0.9]) == ["--betas", "0.5,0.9"]
     assert reporting._flag("out", None) == []
+    assert reporting._qualified("dcgan", "genkit-dcgan") == "genkit-dcgan/dcgan"
+    assert reporting._qualified("vae", "genkit-torch") == "vae"
 
 
 def test_what_cannot_be_shown_is_named_with_its_reason(gan: genkit.Run) -> None:

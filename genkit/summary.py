@@ -40,7 +40,7 @@ class Measured:
     @property
     def title(self) -> str:
         """Metric and figure, by which it is told apart."""
-        return f"{self.metric} {self.name}"
+        return self.name if self.name == self.metric else f"{self.metric} {self.name}"
 
     @property
     def basis(self) -> tuple[int | str | None, ...]:

@@ -161,7 +161,7 @@ def test_figures_stand_with_what_they_rest_on(gan: genkit.Run) -> None:
     }
     (gan.path / "evaluation.json").write_text(json.dumps({"metrics": {"fid": about}}))
     html = page_of(gan)
-    row = html[html.index("fid fid</th>") :].split("</tr>")[0]
+    row = html[html.index("fid</th>") :].split("</tr>")[0]
     for text in ("12.5", "0.75", "step 8, N = 5,000, 4,000 held out, seed 3", "lenet 0123456789ab (99.1% accurate)"):
         assert f"<td>{text}</td>" in row
     assert "odd" not in html
@@ -196,7 +196,7 @@ def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
     lines = [line.split() for line in out.splitlines()]
     assert ["hidden_dim", "4", "5"] in lines
     assert not any(line[:1] == ["latent_dim"] for line in lines)
-    assert "not comparable: fid fid rests on a different number of images" in out
+    assert "not comparable: fid rests on a different number of images" in out
     assert "same a *" not in out
     assert "1, floor 0.5, N = 100" in out
     assert "other/samples/000000008.png" in out

@@ -121,6 +121,20 @@ def read(path: Path, limit: int) -> bytes:
         return file.read(limit + 1)
 
 
+def read_end(path: Path, limit: int) -> bytes:
+    """The last ``limit`` bytes of a plain file, or all of it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is a link, a pipe or a folder, or cannot be read.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "no plain file")
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
+        return file.read(limit)
+
+
 def _fsync(descriptor: int) -> None:
     os.fsync(descriptor)
     if _FULL_FSYNC is not None:

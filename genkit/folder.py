@@ -7,10 +7,11 @@ import json
 import math
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +22,11 @@ MAX_JSON_BYTES = 2**20
 MAX_ROWS_BYTES, MAX_ROWS = 2**28, 2_000_000
 LOCK = ".lock"
 """An empty file; held by the process that trains."""
+PATIENCE = 0.5
+"""Seconds: who wants to train waits so long, since :meth:`RunFolder.in_use` holds the lock for a moment too."""
+FAILURE = "failure.json"
+"""``step`` and ``reason`` of the error that ended the training; gone when it is resumed."""
+MAX_TAIL_BYTES = 2**16
 _NUMBER = re.compile(r"(\d+)-")
 
 
@@ -62,9 +68,9 @@ class RunFolder:
         path = self.inside(LOCK)
         if path.exists() and not path.is_file():
             raise RunError(f"{path}: no plain file; remove it")
-        lock = FileLock(path, timeout=0)
+        lock = FileLock(path, timeout=PATIENCE)
         try:
-            lock.acquire()
+            lock.acquire(poll_interval=PATIENCE / 10)
         except NotImplementedError:
             raise RunError(f"{self.path}: this file system has no locks; choose another --out") from None
         except Timeout:
@@ -75,6 +81,21 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def in_use(self) -> bool:
+        """Whether a process trains in the folder. Nothing is written; one that is about to train waits for the answer.
+
+        Raises:
+            RunError: that is not to be known here.
+        """
+        path = self.inside(LOCK)
+        if not path.is_file():
+            return False
+        try:
+            with path.open("rb") as file:
+                return not _lock_for_a_moment(file)
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror}") from None
 
     def inside(self, name: str) -> Path:
         """The path of a file of the run.
@@ -150,6 +171,24 @@ class RunFolder:
             rows.append(row)
         return rows, ""
 
+    def last_row(self, name: str) -> dict[str, float]:
+        """The last whole row of a file of JSON lines, found without reading the file; empty where there is none.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        path = self.inside(name)
+        try:
+            lines = durable.read_end(path, MAX_TAIL_BYTES).split(b"\n")
+            row = json.loads(lines[-2]) if len(lines) > 1 else {"step": 0}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged ({getattr(error, 'strerror', None) or type(error).__name__})") from None
+        if not _is_row(row):
+            raise RunError(f"{path} is damaged (its last line is not a step with its figures)")
+        return row if len(lines) > 1 else {}
+
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a row to a file of JSON lines; on disk after :meth:`sync_rows`."""
         durable.append(self.inside(name), (json.dumps(row) + "\n").encode())
@@ -181,7 +220,28 @@ class RunFolder:
         for path in self.all_samples():
             if int(path.stem) > grid:
                 path.unlink()
-        self.inside("plots/curves.png").unlink(missing_ok=True)
+        for name in ("plots/curves.png", FAILURE):
+            self.inside(name).unlink(missing_ok=True)
+
+
+def _lock_for_a_moment(file: BinaryIO) -> bool:
+    """Whether the lock of :meth:`RunFolder.exclusive` was free; a reader's right to the file is enough."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when the file is closed
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -13,7 +13,8 @@ from .callback import Callback, describe
 from .config import TrainOptions
 from .data import ImageData
 from .engine import Engine
-from .errors import GenkitError, Interrupted, RunError, blame
+from .errors import GenkitError, Interrupted, RunError, blame, first_line
+from .folder import FAILURE
 from .interfaces import Evaluates, Trainer
 from .interrupt import Interrupt
 from .rng import Rng
@@ -36,6 +37,8 @@ def fit(
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
         GenkitError: a loss or weight is not finite, or the disk refused a checkpoint or a row.
+
+    An error that ends the training is written down in ``failure.json``.
     """
     if options.engine == "graph" and engine.name != "graph":
         told.on_notice(f"the engine is {engine.name}")
@@ -47,6 +50,10 @@ def fit(
     with Interrupt() as interrupt:
         try:
             _train(run, engine, options, told, interrupt, alarm)
+        except Exception as error:
+            failure = {"step": engine.step, "reason": first_line(error)}
+            _written(lambda: run.folder.write_json(FAILURE, failure), FAILURE, told)
+            raise
         finally:
             told.on_stop(engine.step)
         _evaluate(run, engine, data, options, told)

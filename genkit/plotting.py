@@ -138,14 +138,14 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
         have = "one row" if rows else "no rows"
         raise RunError(f"nothing to plot: metrics.jsonl has {have} yet, and a curve needs {CURVE}")
     names = list(dict.fromkeys(name for row in rows for name in row if name != "step"))
-    panels = dict(list(_panels(names).items())[:MAX_PANELS])
-    if not panels:
+    drawn = dict(list(panels(names).items())[:MAX_PANELS])
+    if not drawn:
         raise RunError("nothing to plot: the rows of metrics.jsonl have no figures")
     with _style():
-        figure = _figure(8, 2.6 * len(panels) + 0.6, layout="constrained")
+        figure = _figure(8, 2.6 * len(drawn) + 0.6, layout="constrained")
         figure.suptitle(_label(title), x=0.02, ha="left", fontweight="bold")
-        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-        for axis, (label, members) in zip(axes, panels.items(), strict=True):
+        axes = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, (label, members) in zip(axes, drawn.items(), strict=True):
             _draw_panel(axis, label, members[:MAX_LINES], rows)
         axes[-1].set_xlabel("iteration")
         save_png(_png(figure, "the curves", 120), path)
@@ -167,15 +167,15 @@ def _draw_panel(axis: Any, label: str, names: Sequence[str], rows: Sequence[Mapp
         axis.legend()
 
 
-def _panels(names: Sequence[str]) -> dict[str, list[str]]:
+def panels(names: Sequence[str]) -> dict[str, list[str]]:
     """Axis label → metrics that share the panel, by what their names end in."""
-    panels: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name in names:
         label = (
             "loss" if name.endswith("loss") else "accuracy (%)" if name.endswith("accuracy") else name.replace("_", " ")
         )
-        panels.setdefault(label, []).append(name)
-    return panels
+        found.setdefault(label, []).append(name)
+    return found
 
 
 def sheet_png(sheet: np.ndarray, heading: Heading, x: Axis, y: Axis) -> bytes:

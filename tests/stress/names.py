@@ -15,6 +15,7 @@ from genkit.cli import main
 from genkit.errors import GenkitError, printable
 from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
 from genkit.registry import Plugin, PluginCommand, PluginWarning, Registry
+from tests.pages import check_page
 
 SENTINEL = "pwned"
 """The file that commands in the names would make."""
@@ -119,12 +120,23 @@ def _in_run_json(*keys: str, listed: bool = False) -> Place:
         for command in (
             ("sample", "stranger", "--count", "1"),
             ("plot", "stranger"),
+            ("report", "stranger"),
+            ("compare", "run", "stranger", "--html", "stranger/compare.html"),
+            ("runs", "."),
             ("resume", "stranger"),
             ("evaluate", "stranger"),
         ):
             call(*command)
+        assert_pages_harmless(name)
 
     return go
+
+
+def assert_pages_harmless(name: str) -> None:
+    """The pages of the run have the elements and attributes that the templates wrote, and no other."""
+    for page in (Path("stranger/report.html"), Path("stranger/compare.html")):
+        if page.exists():
+            check_page(page.read_text(encoding="utf-8"), name)
 
 
 def _as_metric_of_a_stranger(name: str) -> None:
@@ -132,7 +144,17 @@ def _as_metric_of_a_stranger(name: str) -> None:
     shutil.rmtree("stranger", ignore_errors=True)
     shutil.copytree("run", "stranger")
     Path("stranger/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("stranger/evaluation.json").write_text(
+        json.dumps(
+            {"metrics": {name: {"step": 1, "figures": {name: 1.0}, "extractor": {"name": name, "sha256": name}}}}
+        )
+    )
+    Path("stranger/failure.json").write_text(json.dumps({"step": 1, "reason": name}))
     call("plot", "stranger")
+    call("report", "stranger")
+    call("compare", "run", "stranger", "--html", "stranger/compare.html")
+    call("runs", ".")
+    assert_pages_harmless(name)
 
 
 def _in_titles(name: str) -> None:
@@ -208,6 +230,9 @@ PLACES: dict[str, Place] = {
     "picture": _on_the_command_line("sample", "run", "--count", "1", "--out", "pictures/x@.gif"),
     "animation": _on_the_command_line("animate", "run", "--out", "pictures/x@.webm"),
     "titles of pictures": _in_titles,
+    "report": _on_the_command_line("report", "run", "--out", "pages/x@.htm"),
+    "runs to compare": _on_the_command_line("compare", "run", "no-such/@"),
+    "folder of runs": _on_the_command_line("runs", "no-such/@"),
     "new plugin": _on_the_command_line("new-plugin", "@", "no-such"),
     "out": _as_out,
     "model in run.json": _in_run_json("model", "name"),

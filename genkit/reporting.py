@@ -1,0 +1,504 @@
+"""Runs as pages: one HTML file each, readable without script, that loads nothing. Only this imports Jinja2.
+
+Whatever a page shows may come from a stranger's run. Templates escape it; the page's policy allows no image but those
+inside it, and no style or script but the two whose hashes it names.
+"""
+
+import base64
+import hashlib
+import io
+import shlex
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from pydantic import BaseModel
+
+from . import __version__, durable, pictures
+from .charts import Chart, charts
+from .comparison import NONE, Comparison, Row, basis, last_grid, value
+from .config import TrainOptions
+from .errors import GenkitError, RunError, UsageError, first_line, printable
+from .folder import RunFolder
+from .run import Run
+from .summary import PLACES, Measured, Summary, summarise
+
+MAX_GRIDS = 20
+"""Grids in a report; of more, as many are taken evenly, the first and the last among them."""
+MAX_FILE_BYTES, MAX_PIXELS = 2**24, 2**24
+"""Of a picture that is read."""
+GRID_SIDE, GRID_BYTES = 512, 60_000
+DRAWING_SIDE, DRAWING_BYTES = 1600, 350_000
+"""Of a picture in the page: it is made smaller until it fits."""
+MAX_TEXT = 500
+"""Characters of one text; the rest is left out."""
+NOT_MEASURED = "the run has not been measured: genkit evaluate RUN does, and genkit report RUN then shows it"
+RECONSTRUCTED = 10
+"""Held-out images that are shown above their reconstructions."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture inside a page."""
+
+    type: str
+    base64: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Samples at one moment of the training."""
+
+    name: str
+    alt: str
+    image: Embedded
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A section of one picture, or of the reason why there is none."""
+
+    name: str
+    title: str
+    alt: str
+    image: Embedded | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run's page says, in its order."""
+
+    title: str
+    model: str
+    dataset: str
+    lead: str
+    state: str
+    key: list[tuple[str, str]]
+    grids: list[Grid]
+    grids_left_out: str
+    charts: list[Chart]
+    charts_note: str
+    drawings: list[Drawing]
+    figures: list[Row]
+    figures_head: list[str]
+    missing: list[tuple[str, str]]
+    """What cannot be shown, and why."""
+    changed: list[Row]
+    defaults: list[Row]
+    options_note: str
+    data: list[Row]
+    environment: list[Row]
+    command: str
+    command_note: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A run in the page of a comparison."""
+
+    name: str
+    title: str
+    grid: Grid | None
+    no_grid: str
+
+
+def write_report(run: Run, out: Path | None = None, data_root: Path | None = None) -> Path:
+    """Write the report of a run to ``out`` (None: ``report.html`` in the run), and say where.
+
+    Args:
+        run: the run.
+        out: an ``.html`` file.
+        data_root: where the dataset is now, if it moved; reconstructions and the latent map need it.
+
+    Raises:
+        UsageError: another suffix.
+        RunError: the run's files are damaged.
+    """
+    path = out or run.folder.inside("report.html")
+    _check_name(path)
+    report = make_report(run, data_root)
+    _write(path, _page("report.html.j2", report=report, script=_asset("slider.js") if len(report.grids) > 1 else None))
+    return path
+
+
+def write_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write runs side by side to an ``.html`` file, and say where.
+
+    Raises:
+        UsageError: another suffix.
+    """
+    _check_name(path)
+    columns = [_column(run, name) for run, name in zip(comparison.runs, comparison.names, strict=True)]
+    shown = {"runs": columns, "names": comparison.names, "tables": comparison.tables}
+    _write(path, _page("compare.html.j2", comparison=shown, script=None))
+    return path
+
+
+def make_report(run: Run, data_root: Path | None = None) -> Report:
+    """Gather what the report of a run says; what cannot be had becomes a reason in its place.
+
+    Raises:
+        RunError: the run's files are damaged.
+    """
+    info, summary = run.info, summarise(run.path)
+    if summary.state == "damaged":
+        raise RunError(summary.reason)
+    grids, no_grids, left_out = _grids(run.folder)
+    rows, drawn, no_charts = run.metrics(), [], ""
+    try:
+        drawn = charts(rows)
+    except RunError as error:
+        no_charts = str(error)
+    drawings = _drawings(run, data_root)
+    missing = [("Samples", no_grids)] if not grids else []
+    missing += [("Curves", no_charts)] if not drawn else []
+    missing += [(drawing.title, drawing.reason) for drawing in drawings if not drawing.image]
+    missing += [("Evaluation", NOT_MEASURED)] if not summary.measured else []
+    changed, same, options_note = _options(run)
+    command, command_note = _command(run)
+    environment = [Row([name, str(text)]) for name, text in info.environment.items()]
+    return Report(
+        title=f"{info.model.name} on {info.dataset.name}",
+        model=info.model.name,
+        dataset=info.dataset.name,
+        lead=_lead(run, summary),
+        state=_state(summary),
+        key=_key(run, summary),
+        grids=grids,
+        grids_left_out=left_out,
+        charts=drawn,
+        charts_note=f"Means over {info.options.log_interval:,} iterations a point, as in metrics.jsonl; the number is "
+        "the last one.",
+        drawings=[drawing for drawing in drawings if drawing.image],
+        figures=[_figure(figure) for figure in summary.measured],
+        figures_head=["figure", "value", "floor", "measured on", "extractor"],
+        missing=missing,
+        changed=changed,
+        defaults=same,
+        options_note=options_note,
+        data=_data(run),
+        environment=environment,
+        command=command,
+        command_note=command_note,
+    )
+
+
+def _lead(run: Run, summary: Summary) -> str:
+    seconds = _wall_time(run)
+    parts = [f"{summary.step:,} iterations", f"batches of {run.info.options.batch_size:,}"]
+    parts += [f"{_duration(seconds)} on {run.info.environment.get('device', 'a device not named')}"] if seconds else []
+    return ", ".join(parts) + "."
+
+
+def _state(summary: Summary) -> str:
+    if summary.state == "finished":
+        return ""
+    return f"{summary.state.capitalize()} at {summary.step:,} of {summary.iterations:,} iterations. {summary.reason}"
+
+
+def _key(run: Run, summary: Summary) -> list[tuple[str, str]]:
+    seconds = _wall_time(run)
+    environment = run.info.environment
+    key = [("iterations", f"{summary.step:,}"), ("images seen", _images_seen(run, summary.step))]
+    key += [(f"final {name.replace('_', ' ')}", f"{loss:.4g}") for name, loss in list(summary.losses.items())[:4]]
+    key += [("wall time of training", _duration(seconds))] if seconds else []
+    key += [("device", str(environment.get("device", "not named")))]
+    if summary.measured:
+        best = summary.measured[0]
+        key += [(best.title.replace("_", " "), f"{best.value:.4g}")]
+    return key
+
+
+def _images_seen(run: Run, step: int) -> str:
+    try:
+        batches = run.trainer_class.batches_per_step
+    except GenkitError:
+        batches = 1
+    return f"{step * run.info.options.batch_size * batches:,}"
+
+
+def _wall_time(run: Run) -> float:
+    try:
+        return sum(row.get("seconds", 0.0) for row in run.folder.read_rows("timing.jsonl"))
+    except RunError:
+        return 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(seconds // 60)
+    if seconds >= 3600:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {seconds % 60:.0f} s"
+
+
+def _grids(folder: RunFolder) -> tuple[list[Grid], str, str]:
+    """The grids, why there are none, and what was left out."""
+    paths = folder.all_samples()
+    last = len(paths) - 1
+    chosen = sorted({round(number * last / (MAX_GRIDS - 1)) for number in range(MAX_GRIDS)}) if paths else []
+    found, problems = [], []
+    for path in (paths[number] for number in chosen):
+        try:
+            found.append(_grid(folder, path))
+        except RunError as error:
+            problems.append(str(error))
+    notes = [f"{len(chosen)} of {len(paths)} grids, evenly chosen."] if len(chosen) < len(paths) else []
+    notes += [f"Left out: {problem}." for problem in problems]
+    return found, problems[0] if problems else "the run has no sample grid yet", " ".join(notes)
+
+
+def _grid(folder: RunFolder, path: Path) -> Grid:
+    step = int(path.stem)
+    name = f"{step:,} iterations"
+    return Grid(name, f"Samples after {name}", _embed(_read(folder, path), GRID_SIDE, GRID_BYTES, str(path)))
+
+
+def _read(folder: RunFolder, path: Path) -> bytes:
+    try:
+        return durable.read(folder.inside(str(path.relative_to(folder.path))), MAX_FILE_BYTES)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _embed(data: bytes, side: int, limit: int, what: str) -> Embedded:
+    """A PNG as a picture no larger than ``side`` pixels and about ``limit`` bytes: drawn anew, nothing is copied.
+
+    Raises:
+        RunError: it is no PNG, or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the stricter limit
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise RunError(f"{what}: {opened.width} x {opened.height} pixels are too many")
+                picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RunError(f"{what}: no picture that can be read ({type(error).__name__})") from None
+    while True:
+        picture.thumbnail((side, side))
+        for kind, settings in (("PNG", {"optimize": True}), ("JPEG", {"quality": 82})):
+            buffer = io.BytesIO()
+            picture.save(buffer, format=kind, **settings)
+            if buffer.tell() <= limit or side < 64:
+                encoded = base64.b64encode(buffer.getvalue()).decode()
+                return Embedded(f"image/{kind.lower()}", encoded, *picture.size)
+        side = side * 3 // 4
+
+
+def _drawings(run: Run, data_root: Path | None) -> list[Drawing]:
+    count = RECONSTRUCTED
+    return [
+        _drawing(
+            "reconstructions",
+            "Reconstructions",
+            f"Held-out images above, their reconstructions below; up to {count}",
+            lambda: _reconstructions(run, data_root),
+        ),
+        _drawing(
+            "interpolation",
+            "Interpolation",
+            "Images on the way between pairs of latent codes, a row a pair",
+            lambda: pictures.interpolation_png(run),
+        ),
+        _drawing(
+            "latent-map",
+            "Latent map",
+            "Codes of held-out images in two dimensions, by label",
+            lambda: pictures.latent_map_png(run, data_root=data_root),
+        ),
+    ]
+
+
+def _drawing(name: str, title: str, alt: str, draw: Callable[[], bytes]) -> Drawing:
+    try:
+        return Drawing(name, title, alt, _embed(draw(), DRAWING_SIDE, DRAWING_BYTES, title))
+    except (GenkitError, OSError) as error:
+        return Drawing(name, title, alt, reason=str(error))
+    except Exception as error:  # noqa: BLE001 - a model's own code, of no plugin: the rest of the page is still of use
+        return Drawing(name, title, alt, reason=first_line(error))
+
+
+def _reconstructions(run: Run, data_root: Path | None) -> bytes:
+    import torch
+
+    from .images import from_uint8, grid
+    from .interfaces import Reconstructs
+
+    if not isinstance(run.trainer, Reconstructs):
+        raise UsageError(f"{run.info.model.name} cannot reconstruct images: it has no encoder")
+    originals = from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
+    if not len(originals):
+        raise UsageError(f"{run.info.dataset.name} holds out no images")
+    buffer = io.BytesIO()
+    grid(torch.cat([originals, run.reconstruct(originals)]), columns=len(originals)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _figure(figure: Measured) -> Row:
+    floor = f"{figure.floor:.6g}" if figure.floor is not None else NONE
+    about = basis(figure).removesuffix(figure.extractor or "").rstrip(", ")
+    return Row([figure.title.replace("_", " "), f"{figure.value:.6g}", floor, about, figure.extractor or NONE])
+
+
+def _options(run: Run) -> tuple[list[Row], list[Row], str]:
+    """Options that differ from their defaults, or have none that is known; those that do not; what is to be said."""
+    changed, same = [], []
+    for given, default in _with_defaults(run):
+        for name, own in given.items():
+            if name == "dataset":  # it has a section of its own
+                continue
+            if name in default and own == default[name]:
+                same.append(Row([name, value(own)]))
+            else:
+                changed.append(Row([name, value(own), value(default[name]) if name in default else "not known"]))
+    try:
+        _ = run.trainer_class
+    except GenkitError as error:
+        return changed, same, f"The defaults of the model's own options are not known: {error}"
+    return changed, same, "" if changed else "All options are at their defaults."
+
+
+def _with_defaults(run: Run) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The core's options and the model's, as in ``run.json``, each with the defaults."""
+    core = run.info.options.model_dump(mode="json", exclude=set(PLACES))
+    try:
+        own = _defaults(run.trainer_class.Config)
+    except GenkitError:
+        own = {}
+    return [(core, _defaults(TrainOptions)), (run.info.config, own)]
+
+
+def _defaults(config: type[BaseModel]) -> dict[str, Any]:
+    """The defaults that there are, as ``run.json`` writes them."""
+    fields = {name: field for name, field in config.model_fields.items() if not field.is_required()}
+    made = config.model_construct(
+        **{name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    )
+    return {name: text for name, text in made.model_dump(mode="json", warnings=False).items() if name in fields}
+
+
+def _data(run: Run) -> list[Row]:
+    dataset, spec = run.info.dataset, run.info.dataset.spec
+    return [
+        Row(["name", dataset.name]),
+        Row(["images", f"{dataset.images:,} to train on, {dataset.held_out:,} held out"]),
+        Row(["shape", f"{spec.channels} x {spec.height} x {spec.width} (channels, height, width)"]),
+        Row(["SHA-256", dataset.fingerprint]),
+    ]
+
+
+def _command(run: Run) -> tuple[str, str]:
+    """The command that trains the run anew, and what is to be known of it."""
+    info = run.info
+    if info.model.distribution is None or info.dataset.distribution is None:
+        what = "model" if info.model.distribution is None else "images"
+        return "", f"Trained from Python, with {what} of no plugin: the program that has them says genkit.train(…)."
+    model = _qualified(info.model.name, info.model.distribution)
+    words = ["genkit", "train", model, "--dataset", _qualified(info.dataset.name, info.dataset.distribution)]
+    given = _with_defaults(run)
+    kept = {"seed": info.options.seed, "iterations": info.options.iterations}
+    changed = {n: v for options, default in given for n, v in options.items() if n not in default or v != default[n]}
+    changed.pop("dataset", None)
+    if info.options.threads is None and isinstance(threads := info.environment.get("threads"), int):
+        kept["threads"] = threads
+    for name, text in {**kept, **changed}.items():
+        words += _flag(name, text)
+    versions = f"genkit {info.environment.get('genkit', '?')}, {info.environment.get('model', '?')}"
+    note = (
+        f"With {versions} and the environment above the result is the same, bit for bit. "
+        "Where the dataset is on the machine is left out: --data-root says it."
+    )
+    return " ".join(map(shlex.quote, map(printable, words))), note
+
+
+def _qualified(name: str, distribution: str) -> str:
+    """The name by which an entry is found whatever else is installed; genkit's own have their bare names."""
+    return name if distribution == "genkit-torch" else f"{distribution}/{name}"
+
+
+def _flag(name: str, text: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(text, bool):
+        return [flag if text else f"--no-{flag[2:]}"]
+    if text is None:
+        return []
+    return [flag, ",".join(str(part) for part in text) if isinstance(text, list) else str(text)]
+
+
+def _column(run: Summary, name: str) -> Column:
+    title, path = f"{run.model} on {run.dataset}, {run.state}", None
+    try:
+        path = last_grid(run.path)
+        grid = _grid(RunFolder(run.path), path) if path else None
+        return Column(name, title, grid, "the run has no sample grid yet")
+    except RunError as error:
+        return Column(name, title, None, str(error))
+
+
+@cache
+def _engine() -> Environment:
+    return Environment(
+        loader=PackageLoader("genkit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_shown,
+    )
+
+
+def _shown(text: object) -> object:
+    """Text as a page can show it: no control character, nothing that reorders a line, not endless."""
+    if isinstance(text, Markup) or not isinstance(text, str):
+        return text
+    return printable(text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…")
+
+
+@cache
+def _asset(name: str) -> Markup:
+    """A style sheet or script of genkit's own, which is not escaped."""
+    return Markup(files("genkit").joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def policy(style: str, script: str | None) -> str:
+    """The content security policy of a page: nothing but its own pictures, this style sheet and this script."""
+    allowed = ["default-src 'none'", "img-src data:", f"style-src '{_digest(style)}'"]
+    allowed += [f"script-src '{_digest(script)}'"] if script else []
+    return "; ".join([*allowed, "base-uri 'none'", "form-action 'none'"])
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _page(template: str, script: Markup | None, **content: object) -> str:
+    style = _asset("style.css")
+    about: Mapping[str, object] = {"style": style, "script": script, "version": __version__}
+    return _engine().get_template(template).render(policy=Markup(policy(style, script)), **about, **content)
+
+
+def _check_name(path: Path) -> None:
+    if path.suffix.lower() != ".html":
+        raise UsageError(f"{path}: pages are written as HTML; give a name that ends in .html")
+
+
+def _write(path: Path, page: str) -> None:
+    try:
+        durable.make_folder(path.parent)
+        durable.replace(path, page.encode())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error

@@ -7,6 +7,7 @@ computed. Its figures go into ``alarm.jsonl``, a row each sample interval.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from . import state
 from .batches import in_order
-from .data import ImageData
+from .data import ImageData, Split
 from .errors import first_line
 from .images import from_uint8
 from .interfaces import Batch, Discriminator, Trainer
 from .rng import Rng
 
-SAMPLES = 64
+SAMPLES, PART = 64, 16
+"""Images looked at; as many at a time as in a sample grid, which fit."""
 GROWN = 5000
 """Updates after which a generator has to be diverse; before, it counts once it has been: the article's GAN, which ends
 at 0.9, is at 0.26 after 1,000."""
@@ -28,7 +30,7 @@ DIVERSE, COLLAPSED = 0.5, 0.3
 """Of the mean distance between two samples, over that between two real images; and likewise of the classes."""
 CERTAIN = 0.9999
 IN_A_ROW = 3
-"""Readings for which the discriminator has to be certain."""
+"""Readings for which the discriminator has to be certain, or a gradient to be gone."""
 NO_GRADIENT = 1e-12
 
 Row = Mapping[str, float]
@@ -45,7 +47,8 @@ class Alarm:
         batch_size: of the run.
         seed: of the run; the samples looked at are the same every time.
         classify: tells the classes of images; None: classes are not looked at.
-        notify: told once if the trainer cannot be copied, so that gradients are not looked at.
+        rows: the readings so far, of a run that is resumed.
+        notify: told if the trainer cannot be looked at, wholly or in part; training goes on.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class Alarm:
         batch_size: int,
         seed: int,
         classify: Classify | None,
+        rows: Sequence[Row],
         notify: Callable[[str], None],
     ) -> None:
+        self.rows = list(rows)
         self._trainer = trainer
         self._seed = seed
         self._device = trainer.iteration.device
@@ -64,14 +69,44 @@ class Alarm:
         self._notify = notify
         self._twins: bool | None = None
         """Whether a copy can be made that leaves the original alone; None: not tried yet."""
-        self._batch = next(in_order(data.train, trainer.batches_per_step * batch_size, self._device))
-        real = from_uint8(data.train.images[:SAMPLES])
-        self._real_distance = pairwise_distance(real)
-        self._real_classes = effective_classes(classify(real)) if classify else 0.0
+        self._blind = False
+        # Drawn from the whole dataset: one sorted by class begins with images that are much alike.
+        draw = Rng(seed, "alarm images")
+        some = torch.randperm(len(data.train), generator=draw.generator)[:SAMPLES]
+        self._real = from_uint8(data.train.images[some])
+        index = draw.integers(len(data.train), trainer.batches_per_step * batch_size)
+        labels = data.train.labels
+        (self._batch,) = in_order(
+            Split(data.train.images[index], None if labels is None else labels[index]), len(index), self._device
+        )
+
+    def look(self, step: int) -> tuple[Row, dict[str, str]]:
+        """A row of ``alarm.jsonl``, and what is wrong, see :func:`judge`; neither if it cannot look."""
+        if self._blind:
+            return {}, {}
+        try:
+            with torch.random.fork_rng(devices=[]):  # for what draws from the global stream
+                row = self.read(step)
+        except Exception as error:  # noqa: BLE001 (a plugin's code, or memory: no reason to end a training)
+            self._blind = True
+            self._notify(f"the alarm looks no more: {first_line(error)}")
+            return {}, {}
+        self.rows = [*(known for known in self.rows if known["step"] < step), row]
+        return row, judge(self.rows)
+
+    @cached_property
+    def _real_distance(self) -> float:
+        return pairwise_distance(self._real)
+
+    @cached_property
+    def _real_classes(self) -> float:
+        return effective_classes(self._classify(self._real)) if self._classify else 0.0
 
     def read(self, step: int) -> dict[str, float]:
-        """A row of ``alarm.jsonl``: what the trainer is like after ``step``."""
-        samples = self._trainer.sample(SAMPLES, Rng(self._seed, "alarm", self._device)).cpu()
+        """What the trainer is like after ``step``."""
+        rng = Rng(self._seed, "alarm", self._device)
+        parts = [self._trainer.sample(PART, rng).cpu() for _ in range(SAMPLES // PART)]
+        samples = torch.cat(parts)  # (SAMPLES, C, H, W)
         row: dict[str, float] = {"step": step}
         if self._real_distance > 0:
             row["diversity"] = pairwise_distance(samples) / self._real_distance
@@ -90,7 +125,9 @@ class Alarm:
         """Whether a step of a copy leaves the original as it was, which a trainer that refers to itself may not."""
         before = {name: tensor.clone() for name, tensor in _tensors(self._trainer).items()}
         try:
-            self._gradients(copy.deepcopy(self._trainer))
+            twin = copy.deepcopy(self._trainer)
+            self._certainty(twin)
+            self._gradients(twin)
         except Exception as error:  # noqa: BLE001 (a plugin's trainer may hold anything; training goes on)
             return False, f"no copy of the trainer makes a step ({first_line(error)})"
         now = _tensors(self._trainer)
@@ -106,7 +143,7 @@ class Alarm:
         found = [module for module in twin.modules() if isinstance(module, Discriminator)]
         if not found:
             return {}
-        fake = twin.sample(SAMPLES, Rng(self._seed, "alarm", self._device))
+        fake = twin.sample(PART, Rng(self._seed, "alarm", self._device))
         right = torch.cat([torch.sigmoid(found[0](self._batch.images)), torch.sigmoid(-found[0](fake))])
         return {"certainty": float(right.mean())}
 
@@ -146,8 +183,9 @@ def judge(rows: Sequence[Row]) -> dict[str, str]:
     recent = rows[-IN_A_ROW:]
     if len(recent) == IN_A_ROW and all(row.get("certainty", 0.0) > CERTAIN for row in recent):
         wrong["discriminator"] = f"the discriminator has won: it was certain in {IN_A_ROW} readings in a row"
-    for name, norm in last.items():
-        if name.startswith("gradient_norm_") and norm < NO_GRADIENT:
+    for name in last:
+        gone = len(recent) == IN_A_ROW and all(row.get(name, 1.0) < NO_GRADIENT for row in recent)
+        if name.startswith("gradient_norm_") and gone:
             wrong[name] = f"no gradient reaches {name.removeprefix('gradient_norm_')} any more"
     return wrong
 

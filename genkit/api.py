@@ -97,6 +97,7 @@ def resume(
     dataset: Any = None,
     data_root: Path | str | None = None,
     device: str | None = None,
+    stop_on_collapse: bool | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> Run:
@@ -109,6 +110,7 @@ def resume(
         dataset: the images, where they were in memory.
         data_root: where the dataset is now, if it moved.
         device: if another than the run was started on; the result is then not bit-identical.
+        stop_on_collapse: if another than the run was started with.
         callbacks: objects of yours to tell of the run; those it was started with by name are told again.
         progress: whether the progress is printed.
 
@@ -119,22 +121,19 @@ def resume(
         raise UsageError("callbacks of a resumed run are objects; those by name are the ones that it was started with")
     run = run if isinstance(run, Run) else Run.open(run, trainer)
     with run.folder.exclusive():
-        _resume(run, iterations, dataset, _absolute(data_root), device, callbacks, progress)
+        changes = {
+            "iterations": iterations,
+            "data_root": _absolute(data_root),
+            "device": device,
+            "stop_on_collapse": stop_on_collapse,
+        }
+        _resume(run, {key: value for key, value in changes.items() if value is not None}, dataset, callbacks, progress)
     return run
 
 
-def _resume(
-    run: Run,
-    iterations: int | None,
-    dataset: Any,
-    data_root: Path | None,
-    device: str | None,
-    callbacks: Sequence[Callback],
-    progress: bool,
-) -> None:
+def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence[Callback], progress: bool) -> None:
     info = run.info
-    changes = {"iterations": iterations, "data_root": data_root, "device": device}
-    given = info.options.model_dump() | {key: value for key, value in changes.items() if value is not None}
+    given = info.options.model_dump() | changes
     core, _ = resolve(run.trainer_class.Config, info.model.name, given | info.config)
     core, gone = _without_callbacks_that_are_gone(run.registry, core)
     told = _audience(run.registry, core, callbacks, progress)
@@ -152,7 +151,7 @@ def _resume(
     known = threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
     _set_threads(core.threads or known)
     chosen = choose_device(core.device)
-    data = run.data(data_root, told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
+    data = run.data(changes.get("data_root"), told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
     engine = _engine(run.build(chosen), data, core, run.owner)
     environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
     for key in (info.environment.keys() | environment.keys()) - {"engine"}:

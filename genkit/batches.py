@@ -59,6 +59,9 @@ class Feed(Protocol):
     def batch(self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Batch:
         """One row of a window as a batch, gathered and scaled on the device."""
 
+    def close(self) -> None:
+        """No further window is asked for."""
+
 
 def feed(split: Split, order: Order, device: torch.device) -> Feed:
     """Resident where the images take no more than half of the device's free memory; else streamed."""
@@ -92,6 +95,9 @@ class Resident(_OnDevice):
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
         yield self._order.indices(first, steps).to(self._device)
+
+    def close(self) -> None:
+        """There is nothing to let go."""
 
 
 @final
@@ -144,8 +150,13 @@ class Streamed(_OnDevice):
         images = torch.from_numpy(np.take(self._split.images.numpy(), index, axis=0))  # which lets other threads run
         labels = None if self._split.labels is None else self._split.labels[indices.flatten()]
         if self._device.type == "cuda":
-            return images.pin_memory(), None if labels is None else labels.pin_memory()
+            with torch.cuda.device(self._device):
+                return images.pin_memory(), None if labels is None else labels.pin_memory()
         return images, labels
+
+    def close(self) -> None:
+        self._next = None
+        self._thread.shutdown(cancel_futures=True)
 
 
 def in_order(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:

@@ -134,10 +134,10 @@ class Engine:
             return self._eager(indices, stop)
         # The first step is made by Python: from then on there is optimizer state, and it can be captured.
         first = self._eager(indices[:1], stop)
-        if stop or len(indices) == 1:
+        if stop or (len(indices) == 1 and self._feed.chunk > 1):
             return first
         self._build_graph(self._capture, indices)
-        return torch.cat([first, self._rows(indices[1:], stop)])
+        return torch.cat([first, self._rows(indices[1:], stop)]) if len(indices) > 1 else first
 
     def _build_graph(self, capture: Capture, indices: Tensor) -> None:
         """Capture steps, hold replays against Python's steps bit for bit, and undo all that was done for it."""
@@ -242,6 +242,10 @@ class Engine:
             )
         for name, values in self._restored.items():
             self._ring[: len(values), self._names.index(name)] = values.to(self.device)
+
+    def close(self) -> None:
+        """No further step follows: let go of what brings the images."""
+        self._feed.close()
 
     def means(self) -> dict[str, float]:
         """Means of the metrics since the log interval began (the whole interval at its end); empty before a step."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import extractor, loop
 from .data import ImageData, Notify
-from .errors import ContractError, DataError, PluginError, UsageError, blame
+from .errors import ContractError, DataError, GenkitError, PluginError, UsageError, blame
 from .extractor import Extractor, ExtractorInfo, Rows
 from .hookspecs import Metric
 from .images import from_uint8
@@ -22,6 +22,8 @@ from .run import Run
 
 CHUNK = 1000
 """Images that a model makes at a time."""
+TRAINING_NUMBERS = 2**28
+"""Pixels of training images that are compared with at a time, as floats."""
 NUMBERS = 2**23
 """In an array of decoded codes, at a time."""
 
@@ -72,11 +74,11 @@ def evaluate(
     subject = _Subject(run, data, count, seed, notify)
     chosen = [run.registry.find(Metric, name) for name in metrics] or _own(subject)
     measured: dict[str, Measurement] = {}
-    refused: UsageError | None = None
+    refused: GenkitError | None = None
     for metric in chosen:
         try:
             measured[metric.entry.name] = _measure(metric, subject)
-        except UsageError as error:
+        except (UsageError, ContractError, PluginError) as error:  # one bad metric does not take the others with it
             if metrics:
                 raise
             refused = refused or error
@@ -138,11 +140,23 @@ class _Subject:
     def _real(self, which: str) -> Tensor:
         train = self.data.train.images
         if which == "held-out":
-            return self.data.test.images[: self.count]
+            return self.some(self.data.test.images, self.count)
         if which == "floor":  # real images that are not among the held-out ones
             generator = Rng(self.seed, "floor").generator
             return train[torch.randperm(len(train), generator=generator)[: self.count]]
-        return train
+        fit = max(2, TRAINING_NUMBERS // train[0].numel())
+        if len(train) > fit:
+            self.notify(f"compared with {fit} of the {len(train)} training images, which fit in memory")
+        return self.some(train, fit)
+
+    def some(self, images: Tensor, limit: int | None) -> Tensor:
+        """All of ``images``, or ``limit`` drawn from them, because datasets are often sorted by class.
+
+        From as many rows the same ones are drawn, so that pairs stay pairs.
+        """
+        if limit is None or len(images) <= limit:
+            return images
+        return images[torch.randperm(len(images), generator=Rng(self.seed, "some").generator)[:limit]]
 
     def _samples(self) -> Tensor:
         trainer, rng = self.run.trainer, Rng(self.seed, "samples")
@@ -179,7 +193,7 @@ class _Subject:
         return Posterior(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     def _batches(self, limit: int | None) -> Iterator[Tensor]:
-        yield from torch.split(self.pixels("held-out")[:limit], self.run.info.options.batch_size)
+        yield from torch.split(self.some(self.pixels("held-out"), limit), self.run.info.options.batch_size)
 
     @torch.no_grad()
     def _bounds(self, codes: int, limit: int | None) -> Pair:
@@ -188,7 +202,7 @@ class _Subject:
         posterior = self.posterior(limit)
         if not isinstance(trainer, HasLikelihood):
             raise UsageError(f"{name} has no log_likelihood(images, z)")
-        images = self.pixels("held-out")[:limit]
+        images = self.some(self.pixels("held-out"), limit)
         if codes == 1:  # the stream, the order and the batches of the trainer's own test loss
             rng, size = Rng(self.run.info.options.seed, "evaluation"), self.run.info.options.batch_size
         else:
@@ -235,7 +249,8 @@ def _measure(metric: Registered[Metric], subject: _Subject) -> Measurement:
         return _of_samples(metric, subject)
     pair: Pair
     if entry.compares == "reconstructions":
-        pair = subject.pixels("reconstructions")[: entry.limit], subject.pixels("held-out")[: entry.limit]
+        both = subject.pixels("reconstructions"), subject.pixels("held-out")
+        pair = subject.some(both[0], entry.limit), subject.some(both[1], entry.limit)
     elif entry.compares == "posterior":
         pair = subject.posterior(entry.limit)
     elif entry.compares == "bounds":
@@ -259,9 +274,9 @@ def _of_samples(metric: Registered[Metric], subject: _Subject) -> Measurement:
     else:
         raise ContractError(f"metric {metric.qualified_name} is of {entry.of!r}, which is unknown")
     by_training = entry.reference == "training"
-    reference = see("training") if by_training else see("held-out")[: entry.limit]
-    samples = see("samples")[: entry.limit]
-    real = see("held-out" if by_training else "floor")[: entry.limit]
+    reference = see("training") if by_training else subject.some(see("held-out"), entry.limit)
+    samples = subject.some(see("samples"), entry.limit)
+    real = subject.some(see("held-out" if by_training else "floor"), entry.limit)
     figures = _figures(metric, samples, reference)
     floor = None
     try:

@@ -123,7 +123,11 @@ def find(
 
     Raises:
         PluginError: the shipped weights cannot be read.
+        UsageError: the images are too small.
     """
+    if min(data.spec.height, data.spec.width) < SMALLEST:
+        size = f"{data.spec.height}x{data.spec.width}"
+        raise UsageError(f"the extractor takes images of {SMALLEST}x{SMALLEST} or more, and those of {name} are {size}")
     if (made := known(registered, fingerprint, notify)) is not None:
         return made
     if data.classes is None or data.classes < 2:
@@ -148,7 +152,7 @@ def known(registered: Registered[Dataset] | None, fingerprint: str, notify: Noti
     """
     if registered is not None and registered.entry.extractor:
         shipped = _shipped(registered)
-        if shipped.about["fingerprint"] == fingerprint:
+        if shipped.about.get("fingerprint") == fingerprint:
             return shipped
         notify(f"the extractor shipped with {registered.entry.name} was trained on other images: it is not used")
     path = _cached(fingerprint)
@@ -177,11 +181,14 @@ def train(
 ) -> tuple[Network, dict[str, Any]]:
     """A network trained to tell the labels of ``data``, and what there is to say of it.
 
-    At most ``steps`` batches of 128 from the first ``images`` images, slightly turned, scaled and shifted; twelve
+    At most ``steps`` batches of 128 from ``images`` of the images, slightly turned, scaled and shifted; twelve
     epochs for a small dataset. A function of the images, the seed, the build of torch and its threads.
     """
     assert data.train.labels is not None, "an extractor is trained on labels"
-    split = Split(data.train.images[:images], data.train.labels[:images])
+    split = Split(data.train.images, data.train.labels)
+    if images < len(split):  # drawn, because datasets are often sorted by class
+        some = torch.randperm(len(split), generator=Rng(seed, "extractor images").generator)[:images]
+        split = Split(data.train.images[some], data.train.labels[some])
     steps = min(steps, max(100, EPOCHS * len(split) // BATCH))
     batch_size = min(BATCH, len(split))
     rng = Rng(seed, "augmentation")

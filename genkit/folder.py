@@ -152,6 +152,10 @@ class RunFolder:
             raise RunError(f"{self.path / name} is damaged ({damaged})")
         return rows
 
+    def readable_rows(self, name: str) -> list[dict[str, float]]:
+        """The rows before the first that is damaged, of a file that training can do without."""
+        return self._rows(name)[0]
+
     def _rows(self, name: str) -> tuple[list[dict[str, float]], str]:
         """The rows before the first damaged line, and what is wrong with that; a last line cut short is not wrong."""
         try:

@@ -55,7 +55,8 @@ class CudaCapture:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with cuda.graph(graph, pool=self._pool):
+        # Of this thread alone: another one may be gathering the images of the next window in pinned memory.
+        with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay
         return replay

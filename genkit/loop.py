@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from . import checkpoint, images, state
-from .alarm import Alarm, Classify, judge
+from .alarm import Alarm, Classify
 from .batches import in_order
 from .callback import Callback, describe
 from .config import TrainOptions
@@ -46,7 +46,8 @@ def fit(
         size = f"{data.train.images.nbytes / 2**30:.1f} GiB"
         told.on_notice(f"the images ({size}) are streamed to {engine.device}: they would take most of its free memory")
     told.on_start(run.path, engine.step, options.iterations, engine.trainer.log_format)
-    alarm = Alarm(engine.trainer, data, options.batch_size, options.seed, classify, told.on_notice)
+    rows = run.folder.readable_rows("alarm.jsonl")
+    alarm = Alarm(engine.trainer, data, options.batch_size, options.seed, classify, rows, told.on_notice)
     with Interrupt() as interrupt:
         try:
             _train(run, engine, options, told, interrupt, alarm)
@@ -55,6 +56,7 @@ def fit(
             _written(lambda: run.folder.write_json(FAILURE, failure), FAILURE, told)
             raise
         finally:
+            engine.close()
             told.on_stop(engine.step)
         _evaluate(run, engine, data, options, told)
         if run.has_curves():
@@ -69,6 +71,8 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
         _save(run, engine, options, told)
     if engine.step == options.iterations and not run.folder.samples(engine.step).exists():
         _sample(run, engine, options.seed, told)  # all steps were made, but the disk refused it, or a crash came
+        if engine.step not in {row["step"] for row in alarm.rows}:
+            _look(run, engine.step, alarm, told)
     while engine.step < options.iterations:
         # As many steps as fit before something has to happen.
         engine.run(_next_event(engine.step, options) - engine.step, stop=interrupt)
@@ -85,8 +89,8 @@ def _train(run: Run, engine: Engine, options: TrainOptions, told: Callback, inte
         wrong: Mapping[str, str] = {}
         if last or step % options.sample_interval == 0:
             _sample(run, engine, options.seed, told)
-            wrong = _look(run, engine, alarm, told)
-        stopped = next(iter(wrong.values()), "") if options.stop_on_collapse else ""
+            wrong = _look(run, step, alarm, told)
+        stopped = wrong.get("collapse") if options.stop_on_collapse and not last else None
 
         # Older checkpoints go only when the new one is safe.
         signal = interrupt.signal  # looked at once: it may come at any moment
@@ -140,14 +144,12 @@ def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
         told.on_sample(engine.step, path, engine.means())
 
 
-def _look(run: Run, engine: Engine, alarm: Alarm, told: Callback) -> Mapping[str, str]:
+def _look(run: Run, step: int, alarm: Alarm, told: Callback) -> Mapping[str, str]:
     """Read the alarm, and keep and tell what it says; what is wrong."""
-    with blame(engine.owner, "to be looked at by the alarm"):
-        row = alarm.read(engine.step)
-    _written(lambda: run.folder.append("alarm.jsonl", row), "alarm.jsonl", told)
-    alarm_rows = [*(r for r in run.folder.read_rows("alarm.jsonl") if r["step"] < engine.step), row]
-    wrong = judge(alarm_rows)
-    told.on_alarm(engine.step, row, wrong)
+    row, wrong = alarm.look(step)
+    if row:
+        _written(lambda: run.folder.append("alarm.jsonl", row), "alarm.jsonl", told)
+        told.on_alarm(step, row, wrong)
     return wrong
 
 

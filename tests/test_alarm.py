@@ -29,7 +29,6 @@ def test_healthy_readings_say_nothing() -> None:
     [
         ({"diversity": 0.2}, "collapse", "the samples have collapsed: they lie 20 % as far apart as real images"),
         ({"diversity": 0.8, "class_diversity": 0.12}, "collapse", "to few classes: 12 % of the variety"),
-        ({"gradient_norm_generator": 0.0}, "gradient_norm_generator", "no gradient reaches generator any more"),
     ],
 )
 def test_what_is_wrong_is_said(values: dict[str, float], kind: str, says: str) -> None:
@@ -43,6 +42,14 @@ def test_a_discriminator_has_to_be_certain_for_a_while() -> None:
     assert judge(rows(**certain) * 2) == {}
     assert "certain in 3 readings in a row" in judge(rows(**certain) * 3)["discriminator"]
     assert judge(rows(**certain) * 2 + rows(certainty=0.9)) == {}
+
+
+def test_a_gradient_has_to_be_gone_for_a_while() -> None:
+    """A loss that is weighed with zero in most steps has none in some."""
+    gone = {"gradient_norm_generator": 0.0}
+    assert judge(rows(**gone) * 2) == {}
+    assert judge(rows(gradient_norm_generator=1.0) + rows(**gone) * 2) == {}
+    assert judge(rows(**gone) * 3) == {"gradient_norm_generator": "no gradient reaches generator any more"}
 
 
 def test_a_young_generator_may_be_uniform_until_it_has_been_diverse() -> None:
@@ -65,7 +72,7 @@ def test_measures() -> None:
 
 def reader(trainer: genkit.Trainer, images: Tensor) -> tuple[Alarm, list[str]]:
     notices: list[str] = []
-    return Alarm(trainer, from_images(images), 4, 0, None, notices.append), notices
+    return Alarm(trainer, from_images(images), 4, 0, None, [], notices.append), notices
 
 
 def test_looking_changes_nothing(tiny, images: Tensor) -> None:
@@ -168,3 +175,56 @@ def test_tensorboard_writes_curves_samples_and_the_alarm(tiny, images: Tensor, t
     ]
     assert [e.step for e in events.Scalars("alarm/diversity")] == [10, 20]
     assert [e.step for e in events.Images("samples")] == [10, 20]
+
+
+def test_real_images_are_drawn_from_the_whole_dataset(tiny) -> None:
+    """One sorted by class begins with images that are much alike, and samples of one class would look varied."""
+    generator = torch.Generator().manual_seed(0)
+    prototypes = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    data = from_images(prototypes.repeat_interleave(100, 0))
+    trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
+    seen = Alarm(trainer, data, 4, 0, None, [], print)
+    assert len(seen._real.unique(dim=0)) == 10
+
+
+def test_an_alarm_that_cannot_look_ends_no_training(
+    tiny, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "iterations": 30}
+    plain = genkit.train(tiny, **options, out=tmp_path / "plain")
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(alarm, "pairwise_distance", fails)
+    run = genkit.train(tiny, **options, out=tmp_path / "run")
+    assert capsys.readouterr().err.count("the alarm looks no more: RuntimeError: out of memory") == 1
+    assert not (run.path / "alarm.jsonl").exists()
+    assert (run.path / "metrics.jsonl").read_bytes() == (plain.path / "metrics.jsonl").read_bytes()
+
+
+def test_looking_leaves_the_global_stream_alone(tiny, images: Tensor) -> None:
+    class Dropping(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            torch.rand(1)
+            return super().step(batch, rng)
+
+    trainer = build(Dropping, tiny.Config(), from_images(images).spec, 0, "cpu")
+    before = torch.get_rng_state()
+    assert reader(trainer, images)[0].look(1)[0]
+    assert torch.get_rng_state().equal(before)
+
+
+def test_a_run_that_was_stopped_can_go_on(tiny, images: Tensor, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(alarm, "GROWN", 10)
+    broken = collapsing(tiny, 33)
+    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "progress": False}
+    with pytest.raises(genkit.GenkitError, match="stopped at step 40"):
+        genkit.train(broken, **options, iterations=60, stop_on_collapse=True, out=tmp_path / "run")
+    run = genkit.resume(tmp_path / "run", trainer=broken, dataset=images, stop_on_collapse=False, progress=False)
+    assert run.step == 60
+    # A collapse that is seen at the last step stops nothing: all is done.
+    with pytest.raises(genkit.GenkitError):
+        genkit.train(broken, **options, iterations=60, stop_on_collapse=True, out=tmp_path / "early")
+    late = genkit.train(broken, **options, iterations=40, stop_on_collapse=True, out=tmp_path / "late")
+    assert (late.path / "samples" / "000000040.png").exists()

@@ -197,7 +197,7 @@ def test_what_cannot_be_measured_is_refused(metric: str, count: int, says: str) 
 
 def test_images_too_small_for_the_extractor_are_refused(tiny, images: Tensor) -> None:
     run = genkit.train(tiny, dataset=images, iterations=1, batch_size=2, **QUIET)
-    with pytest.raises(genkit.UsageError, match="8x8 or more, not 1x6x5"):
+    with pytest.raises(genkit.UsageError, match="8x8 or more, and those of images are 6x5"):
         genkit.evaluate(run, ["kid-lenet"], dataset=images, progress=False)
 
 
@@ -274,7 +274,7 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
     assert float(fid_lenet(2 * first + 1, second)["distance"]) == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
 
 
-def test_the_published_fid_sees_three_channels_from_0_to_1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_fid_sees_three_channels_of_whole_grey_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     from genkit_plugins.metrics import distances
@@ -284,10 +284,15 @@ def test_the_published_fid_sees_three_channels_from_0_to_1(monkeypatch: pytest.M
 
         def forward(self, images: Tensor) -> Tensor:
             assert images.shape[1:] == (3, 2, 2)
-            assert 0 <= float(images.min()) <= float(images.max()) <= 1
-            return images[:, :2, 0, 0]
+            assert images.dtype == torch.uint8
+            seen.append(images[:, 0, 0, 0])
+            return images[:, :2, 0, 0].float() / 255
 
-    monkeypatch.setattr(distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=True))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=False))
+    levels = torch.arange(256, dtype=torch.uint8).repeat(9).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    distances.fid(from_uint8(levels), from_uint8(levels))
+    assert torch.cat(seen)[:256].equal(levels[:256, 0, 0, 0])  # none is made darker
     grey = 2 * genkit.Rng(0, "test").uniform(2049, 1, 2, 2) - 1
     assert float(distances.fid(grey, grey)["distance"]) == pytest.approx(0, abs=1e-4)
     assert float(distances.fid(0.5 * grey + 0.5, grey)["distance"]) > 0.1
@@ -427,3 +432,34 @@ def test_a_conditional_model_is_asked_for_every_class(monkeypatch) -> None:
     asked.clear()
     genkit.evaluate(run, ["diversity"], dataset=data, count=8, progress=False)
     assert [labels.tolist() for labels in asked] == [[0, 1, 2], [3, 0, 1], [2, 3]]
+
+
+def test_held_out_images_that_are_cut_are_drawn_from_all(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets are often sorted by class: the first of them are not like all of them."""
+    from genkit.evaluation import _Subject
+
+    prototypes = torch.arange(0, 250, 25, dtype=torch.uint8).repeat_interleave(40).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    data = genkit.ImageData(genkit.Split(prototypes), genkit.Split(prototypes), source="here")
+    run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
+    subject = _Subject(run, data, 100, 0, print)
+    held_out = subject.pixels("held-out")
+    assert len(held_out) == 100
+    assert len(held_out.unique()) == 10
+    assert len(subject.some(held_out, 40).unique()) >= 8
+    everything = _Subject(run, data, 10_000, 0, print)
+    assert everything.pixels("held-out").equal(from_uint8(prototypes))  # in order, as the trainer's own test loss
+    monkeypatch.setattr("genkit.evaluation.TRAINING_NUMBERS", 64 * 50)
+    assert len(everything.pixels("training")) == 50
+
+
+def test_one_bad_metric_does_not_take_the_others_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = genkit.train("simple-gan", dataset="digits", iterations=2, batch_size=8, **QUIET)
+    monkeypatch.setattr("genkit_plugins.metrics.pixels.diversity", lambda *_: {"samples": torch.tensor(torch.nan)})
+    measured = genkit.evaluate(run, count=100)
+    assert "diversity" not in measured
+    assert "fid-lenet" in measured
+    assert "diversity is left out: metric genkit-torch/diversity gave samples as nan" in capsys.readouterr().err
+    with pytest.raises(genkit.ContractError, match="gave samples as nan"):
+        genkit.evaluate(run, ["diversity"], count=100)

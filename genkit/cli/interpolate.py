@@ -29,5 +29,5 @@ def interpolate(run: Path, pairs: int, steps: int, seed: int, labels: str | None
     from .. import pictures
     from ..run import Run
 
-    chosen = None if labels is None else list(islice(cycle(whole_numbers(labels, "--labels")), pairs))
+    chosen = None if labels is None else list(islice(cycle(whole_numbers(labels, "--labels")), min(pairs, 10_000)))
     say(pictures.interpolation(Run.open(run), out, pairs=pairs, steps=steps, seed=seed, labels=chosen))

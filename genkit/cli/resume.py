@@ -12,8 +12,11 @@ import click
 )
 @click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the datasets, if they moved.")
 @click.option("--device", metavar="TEXT", help="Another device than the run was started with.")
-def resume(run: Path, iterations: int | None, data_root: Path | None, device: str | None) -> None:
+@click.option("--stop-on-collapse/--no-stop-on-collapse", default=None, help="Changes what the run was started with.")
+def resume(
+    run: Path, iterations: int | None, data_root: Path | None, device: str | None, stop_on_collapse: bool | None
+) -> None:
     """Go on with the run in the folder RUN from its newest checkpoint, to a total of --iterations."""
     from .. import api
 
-    api.resume(run, iterations, data_root=data_root, device=device)
+    api.resume(run, iterations, data_root=data_root, device=device, stop_on_collapse=stop_on_collapse)

@@ -26,6 +26,8 @@ class TensorBoard(genkit.Callback):
         self._writer: Any = None
 
     def on_start(self, path: Path, step: int, iterations: int, log_format: str) -> None:
+        if (path / "tensorboard").is_symlink():
+            raise genkit.GenkitError(f"{path / 'tensorboard'} leads out of the run folder: remove it")
         # Of a run that is resumed, what was written past the checkpoint is hidden.
         self._writer = self._make(str(path / "tensorboard"), purge_step=step + 1 if step else None)
 
@@ -46,7 +48,7 @@ class TensorBoard(genkit.Callback):
             self._writer.add_scalar(f"test/{name}", value, step)
 
     def on_stop(self, step: int) -> None:
-        self._writer.flush()
+        self._writer.close()  # and opened again by what follows, if anything does
 
     def on_end(self, step: int, path: Path, samples: Path | None) -> None:
         self._writer.close()

@@ -97,14 +97,16 @@ def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
     with torch.no_grad():
         for images, is_real in ((real, True), (samples, False)):
             for part in torch.split(images, BATCH):
-                rgb = (0.5 * (part + 1.0)).expand(-1, 3, -1, -1)  # [0, 1], (B, 3, H, W)
+                # uint8, rounded: torchmetrics itself would cut off, and make real images darker than they are.
+                grey = (127.5 * (part + 1.0)).round().clamp(0, 255).to(torch.uint8)
+                rgb = grey.expand(-1, 3, -1, -1)  # (B, 3, H, W)
                 distance.update(rgb, real=is_real)
     return {"distance": distance.compute()}
 
 
 def _inception() -> Any:
     """torchmetrics' FID, with its network."""
-    options: dict[str, Any] = {"feature": 2048, "normalize": True}
+    options: dict[str, Any] = {"feature": 2048, "normalize": False}
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
 

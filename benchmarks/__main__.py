@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -47,7 +48,7 @@ class Contender:
     peak: float = 0.0
     gpu_peak: float | None = None
     utilisation: list[float] = field(default_factory=list)
-    """Of the GPU, per cent, read at the end of each turn."""
+    """Of the GPU, per cent, read during the turns."""
 
     def ask(self, steps: int) -> float:
         """Make steps; seconds."""
@@ -119,19 +120,24 @@ def measure(contenders: list[Contender], rounds: int) -> None:
     """Give each contender ``rounds`` turns, in an order that turns."""
     for number in range(rounds):
         for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
-            contender.rates.append(contender.steps / contender.ask(contender.steps))
-            if (busy := gpu_utilisation()) is not None:
-                contender.utilisation.append(busy)
+            with utilisation() as busy:
+                contender.rates.append(contender.steps / contender.ask(contender.steps))
+            contender.utilisation += busy
 
 
-def gpu_utilisation() -> float | None:
-    """Per cent of the last moments in which a kernel ran; None where there is no nvidia-smi to say."""
+@contextlib.contextmanager
+def utilisation() -> Iterator[list[float]]:
+    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs; none without nvidia-smi."""
+    read: list[float] = []
     if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    first = done.stdout.partition("\n")[0].strip()
-    return float(first) if first.isdigit() else None
+        yield read
+        return
+    query = ["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watcher:
+        yield read
+        watcher.terminate()
+        out, _ = watcher.communicate()
+    read += [float(line) for line in out.splitlines() if line.strip().isdigit()]
 
 
 def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
 IMAGES = (1_000, 10_000, 60_000, 250_000, 1_000_000)
 BATCH, COUNT = 128, 60_000
-LOG_INTERVAL = 1000
+LOG_INTERVAL = 100
 
 
 def engine(model: str, device: str, images: int, batch: int, **config: Any) -> Engine:
@@ -42,12 +42,12 @@ def engine(model: str, device: str, images: int, batch: int, **config: Any) -> E
 
 
 def milliseconds(measured: Engine, seconds: float) -> float:
-    """Of one iteration, over about so many seconds."""
+    """Of one iteration, over whole log intervals of about so many seconds in all."""
     steps, begin = 0, time.perf_counter()
     while (passed := time.perf_counter() - begin) < seconds:
         before = measured.step
-        measured.run(min(10, LOG_INTERVAL - before % LOG_INTERVAL))
-        measured.means()  # waits for the device
+        measured.run(LOG_INTERVAL)
+        measured.means()  # waits for the device, as every log interval does
         steps += measured.step - before
     return 1000 * passed / steps
 

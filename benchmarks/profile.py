@@ -82,14 +82,24 @@ def in_xla(shape: tuple[int, int, int]) -> float:
     @jax.jit
     def many(a: Any, b: Any) -> Any:
         def product(carry: Any, _: Any) -> tuple[Any, None]:
-            return (a + 1e-20 * carry[:, :1]) @ b, None  # the addition costs little beside the product
+            return (a + 1e-20 * carry[:, :1]) @ b, None
 
         return jax.lax.scan(product, jnp.zeros((rows, columns)), None, length=PRODUCTS_A_SCAN)[0]
 
-    many(a, b).block_until_ready()
-    begin = time.perf_counter()
-    many(a, b).block_until_ready()
-    return (time.perf_counter() - begin) / PRODUCTS_A_SCAN
+    @jax.jit
+    def additions(a: Any) -> Any:
+        def addition(carry: Any, _: Any) -> tuple[Any, None]:
+            return a + 1e-20 * carry[:, :1], None
+
+        return jax.lax.scan(addition, jnp.zeros((rows, inner)), None, length=PRODUCTS_A_SCAN)[0]
+
+    seconds = []
+    for work, arguments in ((many, (a, b)), (additions, (a,))):
+        work(*arguments).block_until_ready()
+        begin = time.perf_counter()
+        work(*arguments).block_until_ready()
+        seconds.append(time.perf_counter() - begin)
+    return (seconds[0] - seconds[1]) / PRODUCTS_A_SCAN
 
 
 def product_rates() -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def measure(contenders: list[Contender], rounds: int) -> None:
 
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs; none without nvidia-smi."""
+    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs, where it can be."""
     read: list[float] = []
     if shutil.which("nvidia-smi") is None:
         yield read

@@ -67,14 +67,20 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """Three panels, logarithmic axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
+    plain = FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
     panels = {"batch size": "images a batch", "width": "units of the hidden layers", "dataset": "images in the dataset"}
     for axis, (key, label) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
         values = {int(x): y for x, y in result[key].items()}
         axis.plot(list(values), list(values.values()), marker="o", color="#1f5fa8", linewidth=1.3)
         axis.set(xscale="log", yscale="log", xlabel=label)
+        for one in (axis.xaxis, axis.yaxis):
+            one.set_major_formatter(plain)
+        axis.set_yticks([1, 2, 5, 10, 20, 50])
+        axis.minorticks_off()
         axis.grid(alpha=0.25, which="both")
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("milliseconds an iteration")

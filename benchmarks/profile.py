@@ -26,7 +26,9 @@ from .peers.matrix_products import products
 from .work import Work, versions
 
 KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::convolution", "aten::mkldnn_convolution"),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::slow_conv_transpose2d"),
+    "batch normalisation": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
     "tanh, and back": ("aten::tanh", "aten::tanh_backward"),
     "log of a sigmoid": ("aten::log_sigmoid_forward", "aten::log_sigmoid_backward"),
     "Adam": ("aten::_fused_adam_",),

@@ -22,6 +22,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from . import __version__, durable, pictures
+from .alarm import judge
 from .charts import Chart, charts
 from .comparison import NONE, Comparison, Row, basis, last_grid, value
 from .config import TrainOptions
@@ -213,6 +214,8 @@ def _key(run: Run, summary: Summary) -> list[tuple[str, str]]:
     key += [(f"final {name.replace('_', ' ')}", f"{loss:.4g}") for name, loss in list(summary.losses.items())[:4]]
     key += [("wall time of training", _duration(seconds))] if seconds else []
     key += [("device", str(environment.get("device", "not named")))]
+    if rows := run.folder.readable_rows("alarm.jsonl"):
+        key += [("alarm, at the last look", ", ".join(judge(rows)) or "quiet")]
     if summary.measured:
         best = summary.measured[0]
         key += [(best.title.replace("_", " "), f"{best.value:.4g}")]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import genkit
-from genkit import charts, reporting
+from genkit import charts, embedding, reporting
 from genkit.cli import main
 from genkit.comparison import compare
 from genkit.errors import GenkitError, RunError, UsageError
@@ -102,7 +102,7 @@ def test_grids_are_thinned_out_and_bad_ones_left_out(gan: genkit.Run, tmp_path: 
     gan.folder.samples(2).unlink()
     gan.folder.samples(2).symlink_to(tmp_path / "elsewhere.png")
     html = page_of(gan)
-    assert html.count('class="grid"') == reporting.MAX_GRIDS - 2 + 1
+    assert html.count('class="grid"') == embedding.MAX_GRIDS - 2 + 1
     assert "20 of 64 grids, evenly chosen." in html
     assert "no picture that can be read" in html
     assert "leads out of the run folder" in html
@@ -112,15 +112,15 @@ def test_a_large_picture_is_made_smaller_and_a_huge_one_refused() -> None:
     noise = torch.randint(0, 256, (900, 900, 3), dtype=torch.uint8).numpy()
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, format="PNG")
-    found = reporting._embed(buffer.getvalue(), 512, 60_000, "noise")
+    found = embedding.embed(buffer.getvalue(), 512, 60_000, "noise")
     assert max(found.width, found.height) <= 512
     assert len(found.base64) < 60_000 * 1.34 + 4
     buffer = io.BytesIO()
     Image.new("1", (8000, 8000)).save(buffer, format="PNG")
     with pytest.raises(RunError, match="too many"):
-        reporting._embed(buffer.getvalue(), 512, 60_000, "x")
+        embedding.embed(buffer.getvalue(), 512, 60_000, "x")
     with pytest.raises(RunError, match="no picture"):
-        reporting._embed(b"GIF89a", 512, 60_000, "x")
+        embedding.embed(b"GIF89a", 512, 60_000, "x")
 
 
 def test_hostile_names_are_shown_and_do_nothing(gan: genkit.Run) -> None:

@@ -25,7 +25,7 @@ LAYERS = [  # from the ground up: a module imports only from layers below its ow
     {"comparison"},
     {"run"},
     {"alarm", "pictures"},
-    {"loop", "console", "probe"},
+    {"loop", "console", "probe", "embedding"},
     {"evaluation", "reporting"},
     {"api"},
     {"testing"},

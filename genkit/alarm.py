@@ -70,15 +70,8 @@ class Alarm:
         self._twins: bool | None = None
         """Whether a copy can be made that leaves the original alone; None: not tried yet."""
         self._blind = False
-        # Drawn from the whole dataset: one sorted by class begins with images that are much alike.
-        draw = Rng(seed, "alarm images")
-        some = torch.randperm(len(data.train), generator=draw.generator)[:SAMPLES]
-        self._real = from_uint8(data.train.images[some])
-        index = draw.integers(len(data.train), trainer.batches_per_step * batch_size)
-        labels = data.train.labels
-        (self._batch,) = in_order(
-            Split(data.train.images[index], None if labels is None else labels[index]), len(index), self._device
-        )
+        self._train = data.train
+        self._per_step = trainer.batches_per_step * batch_size
 
     def look(self, step: int) -> tuple[Row, dict[str, str]]:
         """A row of ``alarm.jsonl``, and what is wrong, see :func:`judge`; neither if it cannot look."""
@@ -93,6 +86,18 @@ class Alarm:
             return {}, {}
         self.rows = [*(known for known in self.rows if known["step"] < step), row]
         return row, judge(self.rows)
+
+    @cached_property
+    def _real(self) -> Tensor:
+        # Drawn from the whole dataset, as the batch is: one sorted by class begins with images that are much alike.
+        some = torch.randperm(len(self._train), generator=Rng(self._seed, "alarm images").generator)[:SAMPLES]
+        return from_uint8(self._train.images[some])
+
+    @cached_property
+    def _batch(self) -> Batch:
+        index = Rng(self._seed, "alarm batch").integers(len(self._train), self._per_step)
+        labels = None if self._train.labels is None else self._train.labels[index]
+        return next(in_order(Split(self._train.images[index], labels), len(index), self._device))
 
     @cached_property
     def _real_distance(self) -> float:

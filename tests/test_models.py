@@ -13,6 +13,7 @@ from genkit.config import TrainOptions
 from genkit.data import from_images
 from genkit.engine import Engine
 from genkit.hookspecs import Model
+from genkit.images import from_uint8
 from genkit.interfaces import Reconstructs, build
 from genkit.registry import discover
 from genkit.rng import Rng
@@ -38,6 +39,11 @@ def blobs(shape: tuple[int, int, int], count: int = 64) -> Tensor:
 
 def engine(trainer: genkit.Trainer, images: Tensor, batch_size: int = 8) -> Engine:
     return Engine(trainer, from_images(images), TrainOptions(batch_size=batch_size, log_interval=10))
+
+
+def training_images(images: Tensor) -> Tensor:
+    """Those that :func:`engine` trains on, ``(N, C, H, W)`` in [-1, 1]."""
+    return from_uint8(from_images(images).train.images)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -138,7 +144,7 @@ def test_reconstruction_overfits_one_batch(name: str) -> None:
     images = blobs((1, 12, 12), 9)
     run = engine(trainer, images)
     assert isinstance(trainer, Reconstructs)
-    real = next(run._batches.in_order(9)).images
+    real = training_images(images)[:9]
     before = (trainer.reconstruct(real) - real).abs().mean()
     for _ in range(60):
         run.run(10)
@@ -155,10 +161,11 @@ def test_dead_latents_do_not_break_the_autoencoders_prior() -> None:
 
 def test_autoencoder_follows_its_codes() -> None:
     trainer = make("ae", latent_dim=4, code_momentum=0.1)
-    run = engine(trainer, blobs((1, 12, 12)))
+    images = blobs((1, 12, 12))
+    run = engine(trainer, images)
     for _ in range(40):
         run.run(10)
-    codes = trainer.encoder(next(run._batches.in_order(64)).images)
+    codes = trainer.encoder(training_images(images)[:64])
     codes = codes.detach()
     assert torch.allclose(trainer.generator.code_mean, codes.mean(0), atol=0.5 * float(codes.std()))
     assert torch.allclose(trainer.generator.code_covariance.diagonal(), codes.var(0), rtol=0.8)
@@ -167,9 +174,8 @@ def test_autoencoder_follows_its_codes() -> None:
 def test_vae_test_loss_is_the_negative_elbo() -> None:
     """Against torch.distributions: E_q[log p(x|z) + log p(z) - log q(z|x)], averaged over many z."""
     trainer = make("vae", latent_dim=3)
-    run = engine(trainer, blobs((1, 12, 12)))
-    run.run(10)
-    images, rng = next(run._batches.in_order(16)).images, Rng(0, "x")
+    engine(trainer, blobs((1, 12, 12))).run(10)
+    images, rng = training_images(blobs((1, 12, 12)))[:16], Rng(0, "x")
     with torch.no_grad():
         posterior = trainer.encoder(images)
         elbo = torch.zeros(())

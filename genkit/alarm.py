@@ -195,6 +195,15 @@ def judge(rows: Sequence[Row]) -> dict[str, str]:
     return wrong
 
 
+def in_a_word(rows: Sequence[Row]) -> str:
+    """What there is to say of the last of ``rows``, shortly."""
+    if wrong := judge(rows):
+        words = {"collapse": "samples collapsed", "discriminator": "discriminator certain"}
+        return ", ".join(words.get(kind, "a gradient gone") for kind in wrong)
+    diverse = any(row.get("diversity", 0.0) >= DIVERSE for row in rows)
+    return "quiet" if diverse or rows[-1]["step"] >= GROWN else "too young to judge"
+
+
 def pairwise_distance(images: Tensor) -> float:
     """Mean Euclidean distance between two of the images ``(N, C, H, W)``; 0 for fewer than two."""
     return float(torch.pdist(images.flatten(1).float()).mean()) if len(images) > 1 else 0.0

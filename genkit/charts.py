@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import RunError
-from .plotting import MAX_LINES, MAX_PANELS, panels
+from .plotting import CURVE, MAX_LINES, MAX_PANELS, panels
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 52, 448, 12, 30
 MAX_POINTS = 400
@@ -52,6 +52,8 @@ def charts(rows: Rows) -> list[Chart]:
     Raises:
         RunError: there is nothing to draw.
     """
+    if len(rows) < CURVE:
+        raise RunError(f"a curve needs {CURVE} rows of metrics.jsonl, and there are fewer")
     names = dict.fromkeys(name for row in rows for name in row if name != "step")
     found = [_chart(label, members[:MAX_LINES], rows) for label, members in list(panels(list(names)).items())]
     if not found:

@@ -53,7 +53,10 @@ class TrainOptions(Config):
     on_bad_image: Literal["refuse", "skip"] = Field(
         "refuse", description="a file that is no image one can use: refuse the dataset, or skip the file and say so"
     )
-    stop_on_collapse: bool = Field(False, description="end training when the alarm finds the samples collapsed")
+    stop_on_collapse: bool = Field(
+        False,
+        description="end training when the alarm finds the samples collapsed; judged once diverse, or after 5,000",
+    )
     callbacks: tuple[str, ...] = Field((), description="registered callbacks to tell of the run, by name")
     seed: int = Field(0, ge=0, lt=2**63, description="the one number all randomness derives from")
     device: Annotated[str, AfterValidator(_known_device)] = Field(

@@ -52,7 +52,10 @@ def fit(
         try:
             _train(run, engine, options, told, interrupt, alarm)
         except Exception as error:
-            failure = {"step": engine.step, "reason": first_line(error)}
+            failure = {
+                "step": engine.step,
+                "reason": str(error) if isinstance(error, GenkitError) else first_line(error),
+            }
             _written(lambda: run.folder.write_json(FAILURE, failure), FAILURE, told)
             raise
         finally:

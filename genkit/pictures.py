@@ -26,6 +26,7 @@ from .latents import encode, evaluating, find_encoder, lerp, quantiles, slerp, s
 from .plotting import Axis, Heading
 from .rng import Rng, derive_seed
 from .run import Run
+from .summary import shortened
 
 Method = Literal["pca", "tsne"]
 
@@ -355,7 +356,7 @@ def _check_size(run: Run, rows: int, columns: int) -> None:
 
 
 def _title(run: Run) -> str:
-    return f"{run.info.model.name} on {run.info.dataset.name}"
+    return f"{run.info.model.name} on {shortened(run.info.dataset.name)}"
 
 
 def _heading(run: Run, note: str) -> Heading:

@@ -7,10 +7,11 @@ inside it, and no style or script but the two whose hashes it names.
 import base64
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from . import __version__, durable, embedding
-from .alarm import judge
+from .alarm import in_a_word
 from .charts import Chart, charts
 from .comparison import NONE, Comparison, Row, basis, last_grid, value
 from .config import TrainOptions
@@ -27,8 +28,10 @@ from .embedding import Drawing, Grid
 from .errors import GenkitError, RunError, UsageError, printable
 from .folder import RunFolder
 from .run import Run
-from .summary import PLACES, Measured, Summary, summarise
+from .summary import PLACES, Measured, Summary, shortened, summarise
 
+FIGURES = 8
+"""Of one metric."""
 MAX_TEXT = 500
 """Characters of one text; the rest is left out."""
 NOT_MEASURED = "the run has not been measured: genkit evaluate RUN does, and genkit report RUN then shows it"
@@ -128,9 +131,9 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
     command, command_note = _command(run)
     environment = [Row([name, str(text)]) for name, text in info.environment.items()]
     return Report(
-        title=f"{info.model.name} on {info.dataset.name}",
+        title=f"{info.model.name} on {shortened(info.dataset.name)}",
         model=info.model.name,
-        dataset=info.dataset.name,
+        dataset=shortened(info.dataset.name),
         lead=_lead(run, summary),
         state=_state(summary),
         key=_key(run, summary),
@@ -140,7 +143,7 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
         charts_note=f"Means over {info.options.log_interval:,} iterations a point, as in metrics.jsonl; the number is "
         "the last one.",
         drawings=[drawing for drawing in drawings if drawing.image],
-        figures=[_figure(figure) for figure in summary.measured],
+        figures=_figures(summary.measured),
         figures_head=["figure", "value", "floor", "measured on", "extractor"],
         missing=missing,
         changed=changed,
@@ -174,9 +177,8 @@ def _key(run: Run, summary: Summary) -> list[tuple[str, str]]:
     key += [("wall time of training", _duration(seconds))] if seconds else []
     key += [("device", str(environment.get("device", "not named")))]
     if rows := run.folder.readable_rows("alarm.jsonl"):
-        key += [("alarm, at the last look", ", ".join(judge(rows)) or "quiet")]
-    if summary.measured:
-        best = summary.measured[0]
+        key += [("alarm, at the last look", in_a_word(rows))]
+    if best := summary.headline:
         key += [(best.title.replace("_", " "), f"{best.value:.4g}")]
     return key
 
@@ -203,6 +205,18 @@ def _duration(seconds: float) -> str:
     if seconds >= 3600:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min {seconds % 60:.0f} s"
+
+
+def _figures(measured: Sequence[Measured]) -> list[Row]:
+    """A row each; of a metric with very many, the first ones."""
+    rows: list[Row] = []
+    for metric, group in groupby(measured, key=lambda figure: figure.metric):
+        figures = list(group)
+        rows += [_figure(figure) for figure in figures[:FIGURES]]
+        if len(figures) > FIGURES:
+            more = f"{metric}: {len(figures) - FIGURES} more in evaluation.json"
+            rows.append(Row([more, NONE, NONE, NONE, NONE]))
+    return rows
 
 
 def _figure(figure: Measured) -> Row:
@@ -251,7 +265,7 @@ def _defaults(config: type[BaseModel]) -> dict[str, Any]:
 def _data(run: Run) -> list[Row]:
     dataset, spec = run.info.dataset, run.info.dataset.spec
     return [
-        Row(["name", dataset.name]),
+        Row(["name", shortened(dataset.name)]),
         Row(["images", f"{dataset.images:,} to train on, {dataset.held_out:,} held out"]),
         Row(["shape", f"{spec.channels} x {spec.height} x {spec.width} (channels, height, width)"]),
         Row(["SHA-256", dataset.fingerprint]),
@@ -265,7 +279,7 @@ def _command(run: Run) -> tuple[str, str]:
         what = "model" if info.model.distribution is None else "images"
         return "", f"Trained from Python, with {what} of no plugin: the program that has them says genkit.train(…)."
     model = _qualified(info.model.name, info.model.distribution)
-    words = ["genkit", "train", model, "--dataset", _qualified(info.dataset.name, info.dataset.distribution)]
+    words = ["genkit", "train", model, "--dataset", _qualified(shortened(info.dataset.name), info.dataset.distribution)]
     given = _with_defaults(run)
     kept = {"seed": info.options.seed, "iterations": info.options.iterations}
     changed = {n: v for options, default in given for n, v in options.items() if n not in default or v != default[n]}

@@ -25,6 +25,7 @@ from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plotting import CURVE, plot_curves
 from .registry import Registered, Registry, discover
 from .rng import Rng
+from .summary import shortened
 
 FORMAT: Literal[1] = 1
 STATE_FACTOR = 64
@@ -316,7 +317,7 @@ class Run:
             RunError: there are fewer than two rows.
         """
         path = path or self.folder.inside("plots/curves.png")
-        plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {self.info.dataset.name}")
+        plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {shortened(self.info.dataset.name)}")
         return path
 
     def rewind(self, step: int, info: RunInfo) -> None:

@@ -67,6 +67,11 @@ class Summary:
     """The last means of what ends in ``loss``; of all metrics where nothing does."""
     measured: tuple[Measured, ...] = ()
 
+    @property
+    def headline(self) -> Measured | None:
+        """The figure to show where there is room for one: the first of those that rest on the most images."""
+        return max(self.measured, key=lambda figure: figure.images or 0, default=None)
+
 
 def find(parent: Path) -> list[Summary]:
     """The runs in the folder ``parent``, by name; a folder without ``run.json`` is none.
@@ -86,14 +91,15 @@ def summarise(path: Path) -> Summary:
     folder = RunFolder(path)
     try:
         info = folder.read_json("run.json")
-        model, dataset = _text(info["model"]["name"]), _text(info["dataset"]["name"])
+        model, dataset = _text(info["model"]["name"]), shortened(_text(info["dataset"]["name"]))
         iterations = _count(info["options"]["iterations"])
         options = {**_defaults(), **_mapping(info["options"]), **_mapping(info.get("config"))}
         for name in PLACES:
             options.pop(name, None)
         row = folder.last_row("metrics.jsonl")
         step = int(row.pop("step", 0))
-        state, reason = _state(folder, step, iterations)
+        one_row = step <= _count(info["options"]["log_interval"])
+        state, reason = _state(folder, step, iterations, one_row)
         return Summary(path, state, reason, model, dataset, step, iterations, options, losses(row), measured(folder))
     except (RunError, OSError) as error:
         return Summary(path, "damaged", str(error))
@@ -106,7 +112,13 @@ def losses(row: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name.endswith("loss")} or dict(row)
 
 
-def _state(folder: RunFolder, step: int, iterations: int) -> tuple[State, str]:
+def shortened(dataset: str) -> str:
+    """``folder:mine`` for ``folder:/home/me/mine``: what is shared does not say where things are."""
+    name, colon, argument = dataset.partition(":")
+    return name + colon + argument.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _state(folder: RunFolder, step: int, iterations: int, one_row: bool) -> tuple[State, str]:
     if folder.in_use():
         return "running", ""
     try:
@@ -114,7 +126,8 @@ def _state(folder: RunFolder, step: int, iterations: int) -> tuple[State, str]:
         return "failed", f"step {_count(failure['step'])}: {_text(failure['reason'])}"
     except FileNotFoundError:
         pass
-    complete = folder.samples(step).exists() and folder.inside("plots/curves.png").exists()
+    drawn = one_row or folder.inside("plots/curves.png").exists()  # a single row is no curve
+    complete = folder.samples(step).exists() and drawn
     return ("finished" if step == iterations and complete else "interrupted"), ""
 
 

@@ -19,7 +19,7 @@ from genkit.cli import main
 from genkit.comparison import compare
 from genkit.errors import GenkitError, RunError, UsageError
 from genkit.folder import RunFolder
-from genkit.summary import find, summarise
+from genkit.summary import find, shortened, summarise
 from tests.conftest import TinyGAN
 from tests.pages import check_page
 
@@ -174,13 +174,15 @@ def test_charts_are_bounded_and_take_any_finite_number() -> None:
     assert chart.lines[0].path.count("L") <= charts.MAX_POINTS
     thinned = [y for _, y in charts.thinned(rows, "loss")]
     assert sum(thinned) / len(thinned) == pytest.approx(3, abs=0.01)
-    for values in ([1.0], [0.0, 0.0], [1e308, -1e308], [5e-324, 0.0], [1e300, 1e300 * (1 + 1e-15)], [-3.0, 1e9]):
+    for values in ([0.0, 0.0], [1e308, -1e308], [5e-324, 0.0], [1e300, 1e300 * (1 + 1e-15)], [-3.0, 1e9]):
         (chart,) = charts.charts([{"step": n, "x": v} for n, v in enumerate(values)])
         assert 2 <= len(chart.y_ticks) < 10
         assert "nan" not in chart.lines[0].path
         assert "inf" not in chart.lines[0].path
     with pytest.raises(RunError, match="no figures"):
-        charts.charts([{"step": 1}])
+        charts.charts([{"step": 1}, {"step": 2}])
+    with pytest.raises(RunError, match="a curve needs 2 rows"):
+        charts.charts([{"step": 1, "loss": 1.0}])
 
 
 def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
@@ -237,7 +239,7 @@ def test_states_of_runs(tmp_path: Path, images: torch.Tensor, capsys: pytest.Cap
         "d": "damaged",
     }
     assert found["a"].losses.keys() == {"d_loss", "g_loss"}
-    assert found["b"].reason.startswith("step 4: GenkitError: ")
+    assert found["b"].reason.startswith("step 4: d_loss became nan")
     main(["runs", str(parent)])
     out = capsys.readouterr().out
     assert "b: step 4: " in out
@@ -309,3 +311,35 @@ def test_the_last_row_is_found_without_the_rest(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("no row\n")
     with pytest.raises(RunError, match="damaged"):
         folder.last_row("metrics.jsonl")
+
+
+def test_a_run_of_one_row_is_finished_and_its_page_has_no_empty_curve(
+    gan: genkit.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = genkit.train("simple-gan", dataset="digits", iterations=3, batch_size=4, device="cpu", progress=False)
+    assert summarise(run.path).state == "finished"
+    html = page_of(run)
+    assert "Interrupted" not in html
+    assert "a curve needs 2 rows of metrics.jsonl" in html
+
+
+def test_a_page_does_not_say_where_things_are(tmp_path: Path) -> None:
+    pictures = tmp_path / "secret" / "mine"
+    pictures.mkdir(parents=True)
+    for number in range(12):
+        Image.new("L", (8, 8), color=number).save(pictures / f"{number}.png")
+    options = {"iterations": 2, "batch_size": 2, "device": "cpu", "progress": False}
+    html = page_of(genkit.train("simple-gan", dataset=f"folder:{pictures}", **options))
+    assert "secret" not in html
+    assert "folder:mine" in html
+    assert shortened("folder:C:\\secret\\mine") == "folder:mine"
+    assert shortened("mnist") == "mnist"
+
+
+def test_a_metric_of_many_figures_does_not_flood_the_page(gan: genkit.Run) -> None:
+    figures = {f"dimension_{number}": 1.0 for number in range(30)}
+    gan.record("evaluation.json", {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}})
+    html = page_of(gan)
+    assert "kl-per-dimension: 22 more in evaluation.json" in html
+    assert "dimension 7" in html
+    assert "dimension 8" not in html

@@ -43,9 +43,16 @@ def evaluate(run: Path, metrics: str, count: int, seed: int, data_root: Path | N
     _table([("metric", "figure", "value", "floor", "N", "extractor"), *_rows(measured)])
 
 
+SHOWN = 8
+"""Figures of one metric."""
+
+
 def _rows(measured: "Mapping[str, Measurement]") -> Iterator[tuple[str, ...]]:
     for metric, found in measured.items():
-        for name, value in found.figures.items():
+        for number, (name, value) in enumerate(found.figures.items()):
+            if number == SHOWN:
+                yield metric, f"and {len(found.figures) - SHOWN} more, in evaluation.json", "", "", "", ""
+                break
             floor = "" if found.floor is None or name not in found.floor else f"{found.floor[name]:.6g}"
             about = "" if found.extractor is None else _described(found.extractor)
             yield metric, name, f"{value:.6g}", floor, f"{found.images}/{found.held_out}", about

@@ -21,7 +21,7 @@ class TensorBoard(genkit.Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise genkit.GenkitError("tensorboard is not installed: pip install 'genkit-torch[tensorboard]'") from None
+            raise genkit.GenkitError("tensorboard is not installed: pip install tensorboard") from None
         self._make = SummaryWriter
         self._writer: Any = None
 

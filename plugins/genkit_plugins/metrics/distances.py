@@ -116,7 +116,7 @@ def _inception() -> Any:
             options["feature_extractor_weights_path"] = _checked(Path(path))
         return FrechetInceptionDistance(**options)
     except ModuleNotFoundError:
-        raise genkit.UsageError("fid needs torch-fidelity: pip install 'genkit-torch[fid]'") from None
+        raise genkit.UsageError("fid needs torch-fidelity: pip install torch-fidelity") from None
     except OSError as error:  # that of the network is one too
         raise genkit.UsageError(
             f"Inception's weights are not to be had ({error}): name their file by {WEIGHTS}, or use fid-lenet"

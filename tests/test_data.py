@@ -1,6 +1,8 @@
 import gzip
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -41,6 +43,18 @@ def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
     assert data.spec == genkit.DataSpec(1, 28, 28, 10)
     assert (len(data.train), len(data.test)) == (12, 5)
     assert data.train.labels.tolist() == [*range(10), 0, 1]
+
+
+def test_what_a_short_training_does_not_need_is_not_imported(fake_mnist: Path) -> None:
+    """torchvision downloads, matplotlib draws curves, torchmetrics and the rest measure: each costs its start."""
+    arguments = ["train", "simple-gan", "--dataset", "mnist", "--data-root", str(fake_mnist), "--device", "cpu"]
+    code = (
+        "import sys\nfrom genkit.cli import main\n"
+        f"main({[*arguments, '--iterations', '1', '--batch-size', '4', '--out', 'run']!r})\n"
+        "heavy = {'torchvision', 'matplotlib', 'torchmetrics', 'jinja2', 'sklearn'} & set(sys.modules)\n"
+        "assert 'torch' in sys.modules and not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_real_mnist(mnist_root: Path) -> None:

@@ -57,7 +57,7 @@ class Engine:
         options: batch size, log interval, seed, engine, precision and memory format.
         owner: the plugin's name of the model, to be named when a step fails; None for a user's own class.
         capture: what captures steps for the engine ``graph``; None: CUDA graphs, where the device is a CUDA device.
-        feed_by: brings the images to the device; None: :func:`genkit.batches.feed`.
+        feed_by: makes what brings the images to the device.
     """
 
     def __init__(

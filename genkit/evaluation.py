@@ -1,7 +1,6 @@
 """Measuring a run: what a metric is given, the floor beside its figures, and ``evaluation.json``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +14,8 @@ from .errors import ContractError, DataError, GenkitError, PluginError, UsageErr
 from .extractor import Extractor, ExtractorInfo, Rows
 from .hookspecs import Metric
 from .images import from_uint8
-from .interfaces import Encoder, Evaluates, Posterior, Reconstructs
+from .interfaces import Evaluates, Posterior, Reconstructs
+from .latents import evaluating, find_encoder
 from .registry import Registered
 from .rng import Rng
 from .run import Run
@@ -126,8 +126,10 @@ class _Subject:
     @cached_property
     def has_posterior(self) -> bool:
         """Whether the model's encoder gives distributions over codes, not codes."""
-        encoder = getattr(self.run.trainer, "encoder", None)
-        return isinstance(encoder, Encoder) and isinstance(self._encode(self.pixels("held-out")[:1]), Posterior)
+        try:
+            return isinstance(self._encode(self.pixels("held-out")[:1]), Posterior)
+        except UsageError:  # there is no encoder
+            return False
 
     def _pixels(self, which: str) -> Tensor:
         """``samples``, ``held-out``, ``training``, ``floor`` or ``reconstructions``: ``(N, C, H, W)`` in [-1, 1]."""
@@ -179,11 +181,10 @@ class _Subject:
         parts = [self.extractor(from_uint8(part)) for part in torch.split(self._real(which), CHUNK)]  # they may be many
         return Rows(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    @torch.no_grad()
     def _encode(self, images: Tensor) -> Any:
-        trainer: Any = self.run.trainer
-        with _evaluation_mode(trainer), blame(self.run.owner, "to encode"):
-            return trainer.encoder(images)
+        encoder = find_encoder(self.run.trainer, self.run.info.model.name)
+        with evaluating(encoder), blame(self.run.owner, "to encode"):
+            return encoder(images)
 
     def _posterior(self, limit: int | None) -> Posterior:
         """Of held-out images, in batches of the run's size, in order: as the trainer itself is evaluated."""
@@ -195,7 +196,6 @@ class _Subject:
     def _batches(self, limit: int | None) -> Iterator[Tensor]:
         yield from torch.split(self.some(self.pixels("held-out"), limit), self.run.info.options.batch_size)
 
-    @torch.no_grad()
     def _bounds(self, codes: int, limit: int | None) -> Pair:
         """log p(x | z) and log q(z | x) - log p(z) of ``codes`` codes an image, ``(N, K)``; with one, the exact KL."""
         trainer, name = self.run.trainer, self.run.info.model.name
@@ -208,7 +208,7 @@ class _Subject:
         else:
             rng, size = Rng(self.seed, "importance"), max(1, NUMBERS // (codes * images[0].numel()))
         parts = []
-        with _evaluation_mode(trainer), blame(self.run.owner, "to give its likelihood"):
+        with evaluating(trainer), blame(self.run.owner, "to give its likelihood"):
             for i in range(0, len(images), size):
                 many = images[i : i + size].repeat_interleave(codes, 0)  # (B * K, C, H, W)
                 q = Posterior(*(part[i : i + size].repeat_interleave(codes, 0) for part in posterior))  # (B * K, L)
@@ -222,16 +222,6 @@ class _Subject:
                 parts.append((likelihood.view(-1, codes), divergence.view(-1, codes)))
         first, second = (torch.cat(part) for part in zip(*parts, strict=True))
         return first, second
-
-
-@contextmanager
-def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
-    training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(training)
 
 
 def _log_ratio(q: Posterior, z: Tensor) -> Tensor:

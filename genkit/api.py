@@ -311,6 +311,7 @@ def _environment(engine: Engine, model: ModelInfo) -> dict[str, str | int]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "kernels": engine.kernels,
         "engine": engine.name,
     }
 

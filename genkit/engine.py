@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from . import state
+from . import kernels, state
 from .batches import Feed, Order, Streamed, feed
 from .config import TrainOptions
 from .data import ImageData, Split
@@ -22,7 +22,11 @@ from .errors import (
 from .graph import Capture, CudaCapture, GraphSteps
 from .interfaces import Batch, Metrics, Trainer
 from .interrupt import Interrupt
+from .plan import PlanCapture
 from .rng import Rng
+
+PROVED = 3
+"""Steps, at the least, that replays are compared over with the same steps run by Python."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,7 +60,7 @@ class Engine:
         data: what it is trained on.
         options: batch size, log interval, seed, engine, precision and memory format.
         owner: the plugin's name of the model, to be named when a step fails; None for a user's own class.
-        capture: what captures steps for the engine ``graph``; None: CUDA graphs, where the device is a CUDA device.
+        capture: what captures steps for the engine ``graph``; None: CUDA graphs, or plans on a CPU.
         feed_by: makes what brings the images to the device.
     """
 
@@ -90,7 +94,10 @@ class Engine:
         self._memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
         if options.channels_last:
             nn.Module.to(trainer, memory_format=torch.channels_last)
-        self._capture, self.eager_because = _choose_capture(options.engine, self.rng, capture)
+        self.kernels = kernels.choose(options.kernels, self.device)
+        """``onednn``, or ``torch`` for its own; they differ in rounding."""
+        self._kernels = kernels.entered(self.kernels)
+        self._capture, self.eager_because = _choose_capture(options.engine, self.rng, self.kernels, capture)
         self._graph: GraphSteps | None = None
         _prefer_fused(trainer)
         self._scalars = state.scalars(trainer)
@@ -133,10 +140,15 @@ class Engine:
         if self._capture is None:
             return self._eager(indices, stop)
         # The first step is made by Python: from then on there is optimizer state, and it can be captured.
+        plain = state.plain(self.trainer)
         first = self._eager(indices[:1], stop)
-        if stop or (len(indices) == 1 and self._feed.chunk > 1):
+        if changed := [name for name, value in state.plain(self.trainer).items() if plain.get(name) != value]:
+            self._capture = None
+            self.eager_because = f"the step cannot be captured: it changes {changed[0]}, which is no tensor"
+        elif stop or (len(indices) == 1 and self._feed.chunk > 1):
             return first
-        self._build_graph(self._capture, indices)
+        else:
+            self._build_graph(self._capture, indices)
         return torch.cat([first, self._rows(indices[1:], stop)]) if len(indices) > 1 else first
 
     def _build_graph(self, capture: Capture, indices: Tensor) -> None:
@@ -146,7 +158,7 @@ class Engine:
             graph = GraphSteps(
                 self._one_step, self._per_step, len(self._names or ()), self.device, capture, most=self._feed.chunk
             )
-            order = indices[torch.arange(graph.steps, device=self.device) % len(indices)]
+            order = indices[torch.arange(max(PROVED, graph.steps), device=self.device) % len(indices)]
             results = []
             runs: tuple[Callable[[Tensor, None], Tensor], ...] = (self._eager, graph.run)
             for run in runs:
@@ -196,15 +208,16 @@ class Engine:
         """Steps as Python runs them; their metrics, ``(steps made, M)``."""
         iteration = self.trainer.iteration
         values: list[Tensor] = []
-        for index in indices.unbind():
-            batch = self._feed.batch(index, self._memory_format)
-            metrics = self._update(batch) if self._proved else self._prove(batch)
-            iteration.add_(1)
-            if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
-                self._name_ring(metrics)
-            values.extend(metrics.values() if not self._shared else [value.clone() for value in metrics.values()])
-            if stop:
-                break
+        with self._kernels:
+            for index in indices.unbind():
+                batch = self._feed.batch(index, self._memory_format)
+                metrics = self._update(batch) if self._proved else self._prove(batch)
+                iteration.add_(1)
+                if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
+                    self._name_ring(metrics)
+                values.extend(metrics.values() if not self._shared else [value.clone() for value in metrics.values()])
+                if stop:
+                    break
         # Stacked once a window: per step it would cost more than the update of a small network's biases.
         return torch.stack(values).view(-1, len(self._names or ())).float()
 
@@ -327,7 +340,7 @@ class Engine:
         return Rng(self._seed, f"training from step {step}", self.device)
 
 
-def _choose_capture(engine: str, rng: Rng, given: Capture | None) -> tuple[Capture | None, str]:
+def _choose_capture(engine: str, rng: Rng, chosen: str, given: Capture | None) -> tuple[Capture | None, str]:
     """What captures steps, or None and, where a graph was asked for, why there is none."""
     if engine == "eager":
         return None, ""
@@ -335,7 +348,9 @@ def _choose_capture(engine: str, rng: Rng, given: Capture | None) -> tuple[Captu
         return given, ""
     if rng.device.type == "cuda":
         return CudaCapture(rng), ""
-    return None, "" if engine == "auto" else f"graphs need a CUDA device, and this is {rng.device.type}"
+    if rng.device.type == "cpu":
+        return PlanCapture(kernels.replace if chosen == "onednn" else list), ""
+    return None, "" if engine == "auto" else f"graphs need a CUDA device or a CPU, and this is {rng.device.type}"
 
 
 def _prefer_fused(trainer: Trainer) -> None:

@@ -102,6 +102,9 @@ class GraphSteps:
         self._one = capture.capture(lambda: self._work(self._one_index, self._one_row))
         self.steps = steps or min(MAX_STEPS, most, max(1, round(TARGET_SECONDS / capture.seconds(self._one))))
         """K."""
+        self._indices, self._rows, self._many = self._one_index, self._one_row, self._one
+        if self.steps == 1:
+            return
         self._indices = torch.zeros(self.steps, per_step, dtype=torch.int64, device=device)
         self._rows = torch.zeros(self.steps, metrics, device=device)
         self._many = capture.capture(lambda: self._work(self._indices, self._rows))

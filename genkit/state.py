@@ -67,6 +67,16 @@ def scalars(trainer: Trainer) -> dict[str, object]:
     }
 
 
+def plain(trainer: Trainer) -> dict[str, object]:
+    """Numbers, strings and the like that the trainer and its networks keep as attributes, by name."""
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, module in trainer.named_modules()
+        for name, value in vars(module).items()
+        if value is None or isinstance(value, int | float | complex | str | bytes)
+    }
+
+
 def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Copy saved tensors back in place, so that whatever holds a reference (a captured graph) sees them.
 

@@ -98,7 +98,8 @@ def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, gr
     for feed in feeds:
         trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
         capture = RecordingCapture(4) if graph else None
-        made.append(Engine(trainer, data, TrainOptions(batch_size=4, log_interval=50), capture=capture, feed_by=feed))
+        options = TrainOptions(batch_size=4, log_interval=50, engine="graph" if graph else "eager")
+        made.append(Engine(trainer, data, options, capture=capture, feed_by=feed))
     resident, streamed = made
     for engine in made:
         for window in (7, 20, 3, 11):

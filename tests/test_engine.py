@@ -1,6 +1,7 @@
 """Engines: captured steps give the bits of steps that Python runs, or say why they cannot be captured.
 
-On a machine without a GPU the operations of a step are recorded and replayed, which is what a CUDA graph does.
+On a CPU a step is a plan (``tests/test_plan.py``). Here a stand-in for CUDA graphs records the operations of several
+steps and replays them, so that windows, rings, snapshots and remainders are tested without a GPU.
 """
 
 import json
@@ -15,7 +16,7 @@ from genkit import state
 from genkit.callback import Callback
 from genkit.config import TrainOptions
 from genkit.data import from_images
-from genkit.engine import Engine
+from genkit.engine import Engine, _choose_capture
 from genkit.graph import WARM_UP, CudaCapture, GraphSteps
 from genkit.hookspecs import Model
 from genkit.interfaces import build
@@ -27,6 +28,7 @@ from genkit.testing.subject import differing, tensors
 
 BUILTINS = [registered.entry.name for registered in discover().own(Model)]
 OPTIONS = TrainOptions(batch_size=4, log_interval=50)
+EAGER = OPTIONS.model_copy(update={"engine": "eager"})
 
 
 class RecordingCapture:
@@ -58,7 +60,7 @@ def engines(trainer: type[genkit.Trainer], steps: int, images: Tensor, **config:
     """The same training by Python and by graphs of ``steps`` steps."""
     data = from_images(images)
     made = [build(trainer, trainer.Config(**config), data.spec, 0, "cpu") for _ in range(2)]
-    return Engine(made[0], data, OPTIONS), Engine(made[1], data, OPTIONS, capture=RecordingCapture(steps))
+    return Engine(made[0], data, EAGER), Engine(made[1], data, OPTIONS, capture=RecordingCapture(steps))
 
 
 def assert_same(eager: Engine, graph: Engine) -> None:
@@ -117,6 +119,7 @@ def test_a_checkpoint_is_loaded_into_a_captured_graph(tiny, images: Tensor) -> N
 def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
     class Wrong(tiny):
         count = 0
+        counts = (0,)
 
         def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
             metrics = dict(super().step(batch, rng))
@@ -125,6 +128,9 @@ def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
             elif how == "counts":
                 self.count += 1
                 metrics["d_loss"] = metrics["d_loss"] + self.count
+            elif how == "counts in a list":
+                self.counts = (self.counts[0] + 1,)
+                metrics["d_loss"] = metrics["d_loss"] + self.counts[0]
             elif how == "replaces":
                 self.iteration = self.iteration + 0
             return metrics
@@ -136,7 +142,8 @@ def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
     ("how", "why"),
     [
         ("reads", "operation not permitted while capturing: aten._local_scalar_dense"),
-        ("counts", "metrics differs between replayed steps and the same steps run by Python"),
+        ("counts", "the step cannot be captured: it changes count, which is no tensor"),
+        ("counts in a list", "metrics differs between replayed steps and the same steps run by Python"),
         ("replaces", "differs between replayed steps and the same steps run by Python"),
     ],
 )
@@ -148,11 +155,11 @@ def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(tiny, i
     assert graph.name.startswith("eager (the step cannot be captured: ")
     assert why in graph.name
     assert graph.replays == 0
-    if how == "reads":  # what counts in Python was counted by the attempt, too
+    if how in ("reads", "counts"):  # what nobody noticed was counted by the attempt, too
         assert not differing(tensors(eager.trainer), tensors(graph.trainer))
 
 
-def test_a_graph_that_is_asked_for_in_vain_is_said_and_recorded(tiny, images: Tensor) -> None:
+def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(tiny, images: Tensor) -> None:
     class Notices(Callback):
         heard: list[str] = []  # noqa: RUF012
 
@@ -160,12 +167,23 @@ def test_a_graph_that_is_asked_for_in_vain_is_said_and_recorded(tiny, images: Te
             self.heard.append(message)
 
     options = {"iterations": 4, "batch_size": 4, "device": "cpu", "progress": False}
-    run = genkit.train(tiny, dataset=images, engine="graph", callbacks=[Notices()], **options)
-    said = "eager (graphs need a CUDA device, and this is cpu)"
+    run = genkit.train(wrong(tiny, "counts"), dataset=images, engine="graph", callbacks=[Notices()], **options)
+    said = "eager (the step cannot be captured: it changes count, which is no tensor)"
     assert json.loads((run.path / "run.json").read_text())["environment"]["engine"] == said
     assert Notices.heard == [f"the engine is {said}"]
-    other = genkit.train(tiny, dataset=images, **options)
-    assert other.info.environment["engine"] == "eager"
+    for engine, used in (("auto", "graph"), ("eager", "eager")):
+        other = genkit.train(tiny, dataset=images, engine=engine, callbacks=[Notices()], **options)
+        assert other.info.environment["engine"] == used
+    assert len(Notices.heard) == 1
+
+
+def test_where_there_are_no_graphs_they_are_asked_for_in_vain() -> None:
+    class Apple:
+        device = torch.device("mps")
+
+    assert _choose_capture("auto", Apple(), "torch", None) == (None, "")
+    why = "graphs need a CUDA device or a CPU, and this is mps"
+    assert _choose_capture("graph", Apple(), "torch", None) == (None, why)
 
 
 def test_bf16_computes_in_bf16_and_uses_the_weights_after_each_update(tiny, images: Tensor) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ...interfaces import Trainer
+from ...recording import record
 from ...rng import Rng
-from ..replay import record
 from ..subject import ModelSubject, Skipped, differing, model_check, tensors, untouched_global_randomness
 
 

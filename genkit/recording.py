@@ -7,16 +7,14 @@ replay, and shows as a difference from a step run by Python.
 
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _READS = {
     *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"),
@@ -27,29 +25,62 @@ _METHODS = ("numpy", "tolist", "__array__", "__repr__", "__format__")
 """What reads a tensor on the host without an operation."""
 
 
+@dataclass(frozen=True)
+class Operation:
+    """A tensor operation that was run: what was called, with what, and what it gave."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: list[Any]
+
+    def inputs(self) -> list[Tensor]:
+        """The tensors it was called with."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    def outputs(self) -> list[Tensor]:
+        """The tensors it gave, some of which may be inputs."""
+        return [result for result in self.results if isinstance(result, Tensor)]
+
+    def writes(self) -> bool:
+        """Whether it changes an input."""
+        schema = getattr(self.function, "_schema", None)
+        return schema is not None and bool(schema.is_mutable)
+
+    def views(self) -> bool:
+        """Whether it gives its inputs in other shapes and computes nothing."""
+        given = {storage(tensor) for tensor in self.inputs()}
+        return not self.writes() and all(storage(tensor) in given for tensor in self.outputs())
+
+
+def storage(tensor: Tensor) -> int:
+    """What tells one piece of memory from another, as long as a tensor that lies in it lives."""
+    return int(tensor.untyped_storage()._cdata)
+
+
 @dataclass
 class Recording:
-    """Operations in order; results that a later operation uses are handed on by number."""
+    """Operations in order. It keeps all their tensors, so a tensor is known by its ``id``."""
 
-    operations: list[tuple[Callable[..., Any], list[Any], Any, list[int | None]]] = field(default_factory=list)
-    numbers: dict[int, int] = field(default_factory=dict)
-    kept: list[Any] = field(default_factory=list)
-    """Every tensor seen, so that no identity is used twice while recording."""
+    operations: list[Operation] = field(default_factory=list)
     host_reads: list[str] = field(default_factory=list)
     """What waits for the device or has a shape that depends on data, and where the model does it."""
     optimizer_reads: list[str] = field(default_factory=list)
     """The same inside an optimizer of torch, which is its own affair."""
 
     def replay(self) -> dict[int, Tensor]:
-        """Run the operations again; the results by number."""
-        results: dict[int, Tensor] = {}
+        """Run the operations again; the results, by the ``id`` of the tensor that was there when recording."""
+        made: dict[int, Tensor] = {}
+
+        def now(tensor: Tensor) -> Tensor:
+            return made.get(id(tensor), tensor)
+
         with torch.no_grad():
-            for function, leaves, spec, outputs in self.operations:
-                given = [results[leaf.number] if isinstance(leaf, _Result) else leaf for leaf in leaves]
-                args, kwargs = tree_unflatten(given, spec)
-                values = tree_flatten(function(*args, **kwargs))[0]
-                results |= {n: value for n, value in zip(outputs, values, strict=True) if n is not None}
-        return results
+            for operation in self.operations:
+                given = tree_map_only(Tensor, now, (operation.args, operation.kwargs))
+                values = tree_leaves(operation.function(*given[0], **given[1]))
+                made |= {id(then): value for then, value in zip(operation.results, values, strict=True)}
+        return made
 
     def note_read(self, what: str) -> None:
         """Something reads a tensor on the host, now."""
@@ -59,15 +90,6 @@ class Recording:
         else:
             self.host_reads.append(f"{what} ({_caller(frames)})")
 
-    def number_of(self, tensor: Tensor) -> int | None:
-        """The number under which :meth:`replay` gives what ``tensor`` was when recording."""
-        return self.numbers.get(id(tensor))
-
-
-@dataclass(frozen=True)
-class _Result:
-    number: int
-
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, recording: Recording) -> None:
@@ -75,28 +97,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.recording = recording
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        recording = self.recording
-        leaves, spec = tree_flatten((args, kwargs or {}))
-        inputs = {id(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
-        handed = [
-            _Result(recording.numbers[id(leaf)]) if isinstance(leaf, Tensor) and id(leaf) in recording.numbers else leaf
-            for leaf in leaves
-        ]
         result = func(*args, **(kwargs or {}))
-        outputs: list[int | None] = []
-        for value in tree_flatten(result)[0]:
-            fresh = isinstance(value, Tensor) and id(value) not in inputs
-            if fresh and id(value) not in recording.numbers:
-                recording.numbers[id(value)] = len(recording.numbers)
-            outputs.append(recording.numbers.get(id(value)) if isinstance(value, Tensor) else None)
-            recording.kept.append(value)
-        recording.kept.extend(leaves)
+        operation = Operation(func, args, kwargs or {}, tree_leaves(result))
         masks = str(func).startswith("aten.index.") and any(
-            isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in leaves[1:]
+            tensor.dtype in (torch.bool, torch.uint8) for tensor in operation.inputs()[1:]
         )
         if func.overloadpacket.__name__ in _READS or masks:
-            recording.note_read(str(func))
-        recording.operations.append((func, handed, spec, outputs))
+            self.recording.note_read(str(func))
+        self.recording.operations.append(operation)
         return result
 
 
@@ -105,7 +113,7 @@ _OPTIMIZERS = Path(torch.optim.__file__).parent
 
 def _caller(frames: traceback.StackSummary) -> str:
     """File and line of the model that is at work: the innermost frame that is neither torch's nor genkit's."""
-    own = {Path(torch.__file__).parent, Path(__file__).parents[1]}
+    own = {Path(torch.__file__).parent, Path(__file__).parent}
     places = (
         f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames) if own.isdisjoint(Path(f.filename).parents)
     )
@@ -115,19 +123,24 @@ def _caller(frames: traceback.StackSummary) -> str:
 def record(step: Callable[[], Any]) -> tuple[Any, Recording]:
     """Run ``step`` once and record its tensor operations; what it returned, and the recording."""
     recording = Recording()
+    own = {name: getattr(Tensor, name) for name in _METHODS}
+    defined = {name: method for name, method in own.items() if name in vars(Tensor)}  # the rest are inherited
 
     def noting(name: str) -> Callable[..., Any]:
-        method = getattr(Tensor, name)
-
         def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
             recording.note_read(f"Tensor.{name}")
-            return method(tensor, *args, **kwargs)
+            return own[name](tensor, *args, **kwargs)
 
         return call
 
-    with ExitStack() as stack:
+    try:
         for name in _METHODS:
-            stack.enter_context(mock.patch.object(Tensor, name, noting(name)))
-        stack.enter_context(_Recorder(recording))
-        result = step()
+            setattr(Tensor, name, noting(name))
+        with _Recorder(recording):
+            result = step()
+    finally:
+        for name in _METHODS:
+            delattr(Tensor, name)
+        for name, method in defined.items():
+            setattr(Tensor, name, method)
     return result, recording

@@ -1,0 +1,195 @@
+"""Whole training steps without Python's share, on a CPU: what a CUDA graph is on a GPU.
+
+The operations of a step are recorded once. Views are made once, memory is laid out once, and what is left is a list of
+calls that compute: no graph for autograd is built, and no optimizer's Python is run.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from .errors import ContractError
+from .recording import Operation, record, storage
+
+LET_GO = 2**20
+"""Bytes of a result from which on it is let go after its last use; a smaller one stays until the next replay."""
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+Rewrite = Callable[[Sequence[Operation]], Sequence[Operation]]
+
+
+@final
+class PlanCapture:
+    """Work on a CPU as a :class:`Plan`.
+
+    Args:
+        rewrite: gives the operations that are run in place of those recorded.
+    """
+
+    def __init__(self, rewrite: Rewrite = list) -> None:
+        self._rewrite = rewrite
+
+    def warm_up(self, work: Callable[[], None]) -> None:
+        """Nothing has to be done before."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What repeats the operations of the work, which is done once.
+
+        Raises:
+            ContractError: the work reads tensors on the host, or does what cannot be repeated in place.
+        """
+        _, recording = record(work)
+        if reads := recording.host_reads + recording.optimizer_reads:
+            raise ContractError(f"operation not permitted while capturing: {reads[0]}")
+        return Plan(self._rewrite(recording.operations)).run
+
+    def seconds(self, replay: Callable[[], None]) -> float:
+        """Without end, so that a step is replayed at a time: more at once would be no faster."""
+        return math.inf
+
+
+@final
+class Plan:
+    """Operations in order, on tensors in fixed places.
+
+    A tensor that was there before the operations stays where it is. Where an operation can write its result into
+    memory that is given to it, tensors of different times share blocks. Any other result is taken over as it comes.
+    """
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        changed = {storage(t) for operation in operations if operation.writes() for t in operation.inputs()}
+        computing = [
+            operation for operation in operations if not operation.views() and not _constant(operation, changed)
+        ]
+        held = [{storage(t) for t in (*operation.inputs(), *operation.outputs())} for operation in computing]
+        last = {one: number for number, several in enumerate(held) for one in several}
+        self._memory = _Memory()
+        self._calls: list[Call] = []
+        for number, operation in enumerate(computing):
+            self._calls.append(self._call(operation))
+            for one in held[number]:
+                if last[one] == number and (call := self._memory.release(one)):
+                    self._calls.append(call)
+        del self._memory
+
+    def run(self) -> None:
+        """Run the operations again."""
+        with torch.no_grad():
+            for function, args, kwargs in self._calls:
+                function(*args, **kwargs)
+
+    def _call(self, operation: Operation) -> Call:
+        place = self._memory.place
+        inputs = {storage(tensor) for tensor in operation.inputs()}
+        args, kwargs = tree_map_only(Tensor, place, (operation.args, operation.kwargs))
+        new = [t for t in operation.outputs() if storage(t) not in inputs]
+        if not new:
+            return operation.function, args, kwargs
+        writing, names = _writing_variant(operation)
+        if writing is not None and len(new) == len(operation.results):
+            for tensor in new:
+                self._memory.reserve(tensor)
+            return writing, args, {**kwargs, **dict(zip(names, map(place, new), strict=True))}
+        takers = [self._memory.await_(t) if any(t is one for one in new) else None for t in operation.results]
+        return _take, (operation.function, args, kwargs, takers), {}
+
+
+_CONSTANTS = {"ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye", "linspace"}
+Shape = tuple[int, torch.Size, tuple[int, ...]]
+"""Where in its storage a tensor begins, its sizes and its strides."""
+
+
+@final
+class _Memory:
+    """Where the tensors of a plan lie, while it is made."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, Tensor] = {}  # by the id of the recorded tensor
+        self._blocks: dict[int, torch.UntypedStorage] = {}  # by recorded storage, as is the next
+        self._awaited: dict[int, list[tuple[Tensor, Shape]]] = {}
+        self._large: set[int] = set()
+        self._free: list[torch.UntypedStorage] = []
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """What stands for a recorded tensor in the plan: itself, if no operation made it."""
+        own = storage(tensor)
+        if own not in self._blocks and own not in self._awaited:
+            return tensor
+        if id(tensor) not in self._places:
+            if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_conj() or tensor.is_neg():
+                raise ContractError(f"a {type(tensor).__name__} that is no plain tensor cannot be planned")
+            placed = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            shape = (int(tensor.storage_offset()), tensor.size(), tensor.stride())
+            if own in self._blocks:
+                placed.set_(self._blocks[own], *shape)
+            else:
+                self._awaited[own].append((placed, shape))
+            self._places[id(tensor)] = placed
+        return self._places[id(tensor)]
+
+    def reserve(self, tensor: Tensor) -> None:
+        """Give the recorded tensor's storage a block: the smallest free one that is large enough, or a new one."""
+        size = tensor.untyped_storage().nbytes()
+        block = min((b for b in self._free if b.nbytes() >= size), key=lambda b: b.nbytes(), default=None)
+        if block is None:
+            block = torch.UntypedStorage(size, device=tensor.device)  # type: ignore[no-untyped-call]
+        else:
+            self._free = [b for b in self._free if b is not block]
+        self._blocks[storage(tensor)] = block
+
+    def await_(self, tensor: Tensor) -> list[tuple[Tensor, Shape]]:
+        """The planned tensors that take over the memory of what stands for the recorded one; it is still filled."""
+        if tensor.untyped_storage().nbytes() >= LET_GO:
+            self._large.add(storage(tensor))
+        return self._awaited.setdefault(storage(tensor), [])
+
+    def release(self, own: int) -> Call | None:
+        """The recorded storage is not used any more; what has to be called in the plan for that."""
+        if own in self._blocks:
+            self._free.append(self._blocks[own])
+        return (_let_go, (self._awaited[own],), {}) if own in self._large else None
+
+
+def _constant(operation: Operation, changed: set[int]) -> bool:
+    """Whether it gives the same each time, and nothing changes that: its result can stay as it is."""
+    name = getattr(getattr(operation.function, "overloadpacket", None), "__name__", "")
+    return name in _CONSTANTS and all(storage(tensor) not in changed for tensor in operation.outputs())
+
+
+def _take(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    takers: list[list[tuple[Tensor, Shape]] | None],
+) -> None:
+    result = function(*args, **kwargs)
+    for taker, value in zip(takers, (result,) if len(takers) == 1 else tree_leaves(result), strict=True):
+        if taker:
+            memory = value.untyped_storage()
+            for tensor, shape in taker:
+                tensor.set_(memory, *shape)
+
+
+def _let_go(takers: list[tuple[Tensor, Shape]]) -> None:
+    for tensor, _ in takers:
+        tensor.set_()  # type: ignore[call-overload]
+
+
+def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, list[str]]:
+    """The overload that computes the same into tensors given to it, and their names; None where there is none.
+
+    Overloads that torch generated compute elsewhere and copy.
+    """
+    packet = getattr(operation.function, "overloadpacket", None)
+    for name in packet.overloads() if packet is not None else ():
+        overload = getattr(packet, name)
+        given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
+        outs = [a.name for a in overload._schema.arguments if a.is_out]
+        own = [(a.name, str(a.type)) for a in operation.function._schema.arguments]  # type: ignore[attr-defined]
+        if outs and given == own and len(outs) == len(operation.results) and torch.Tag.generated not in overload.tags:
+            return overload, outs
+    return None, []

@@ -31,7 +31,7 @@ def fastest_threads(
     if device.type != "cpu":
         raise UsageError(f"--threads probe measures steps on a CPU, but they run on {device.type}: leave it out")
     before = torch.get_num_threads()
-    engine = make(options.model_copy(update={"log_interval": 100}))
+    engine = make(options.model_copy(update={"log_interval": 100, "iterations": 100}))
     rates: dict[int, list[float]] = {number: [] for number in candidates(before)}
     try:
         _rate(engine, SECONDS)

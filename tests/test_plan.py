@@ -1,0 +1,282 @@
+"""Plans: a step's operations replayed on a CPU give the bits of Python's steps, whatever operations they are."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import genkit
+from genkit import kernels
+from genkit.config import TrainOptions
+from genkit.data import from_images
+from genkit.engine import Engine
+from genkit.errors import ContractError
+from genkit.hookspecs import Model
+from genkit.interfaces import build
+from genkit.plan import Plan, PlanCapture, _take
+from genkit.recording import record
+from genkit.registry import discover
+from genkit.rng import Rng
+from genkit.testing.subject import differing, tensors
+
+MODELS = [registered.entry.name for registered in discover().all(Model)]
+IMAGES = torch.randint(0, 256, (200, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("chosen", ["torch", "onednn"])
+@pytest.mark.parametrize("name", MODELS)
+def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
+    data = from_images(IMAGES)
+    trainer = discover().find(Model, name).target()
+    options = {"batch_size": 64, "log_interval": 50, "kernels": chosen}
+    made = [build(trainer, trainer.Config(), data.spec, 0, "cpu") for _ in range(2)]
+    eager, plan = (
+        Engine(each, data, TrainOptions(engine=engine, **options))
+        for each, engine in zip(made, ("eager", "graph"), strict=True)
+    )
+    for window in (1, 4, 3):
+        eager.run(window)
+        plan.run(window)
+    assert (eager.name, plan.name, plan.kernels) == ("eager", "graph", chosen)
+    assert (eager.replays, plan.replays) == (0, 6)  # Python made the first step of the first two windows
+    assert not differing(tensors(eager.trainer), tensors(plan.trainer))
+    assert eager.means() == plan.means()
+    assert eager.rng.state().equal(plan.rng.state())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
+def test_plans_of_other_optimizers_and_precisions(tiny, images: Tensor, optimizer, precision: str) -> None:
+    class Other(tiny):
+        def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+            super().__init__(config, spec)
+            for name in self.optimizers:
+                # That of RMSprop reads a rate that is a tensor on the host.
+                rate = 0.01 if optimizer is torch.optim.RMSprop else torch.tensor(0.01)
+                self.optimizers[name] = optimizer(getattr(self, name).parameters(), lr=rate)
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            for each in self.optimizers.values():
+                each.param_groups[0]["lr"] *= 0.9 if optimizer is not torch.optim.RMSprop else 1
+            return super().step(batch, rng)
+
+    data = from_images(images)
+    made = [build(Other, Other.Config(), data.spec, 0, "cpu") for _ in range(2)]
+    options = {"batch_size": 4, "precision": precision}
+    eager = Engine(made[0], data, TrainOptions(engine="eager", **options))
+    plan = Engine(made[1], data, TrainOptions(engine="graph", **options))
+    for engine in (eager, plan):
+        engine.run(9)
+    assert (plan.name, plan.replays) == ("graph", 8)
+    assert not differing(tensors(eager.trainer), tensors(plan.trainer))
+
+
+def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
+    """``work`` done once and its result copied into ``target``; then undone, and repeated by a plan."""
+    _, recording = record(lambda: target.copy_(work()))
+    plan = Plan(recording.operations)
+    expected = target.clone()
+    target.zero_()
+    plan.run()
+    return expected, plan
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_sequence_of_operations(seed: int) -> None:
+    """Views, writes into views, results of several parts, and operations that cannot write into given memory."""
+    choose = random.Random(seed)
+    stream = torch.Generator().manual_seed(seed)
+    held = [torch.randn(4, 4, generator=stream) for _ in range(2)]
+    start = [tensor.clone() for tensor in held]
+    names = choose.choices(sorted(OPERATIONS), k=30)
+    picks = [(choose.random(), choose.random()) for _ in names]
+
+    def work() -> Tensor:
+        made = list(held)
+        for name, (first, second) in zip(names, picks, strict=True):
+            a, b = made[int(first * len(made))], made[int(second * len(made))]
+            made.extend(OPERATIONS[name](a, b))
+        return torch.stack([tensor.sum() for tensor in made])
+
+    size = len(work())
+    target = torch.zeros(size)
+    for tensor, value in zip(held, start, strict=True):
+        tensor.copy_(value)
+    _, recording = record(lambda: target.copy_(work()))
+    plan = Plan(recording.operations)
+    results: list[list[Tensor]] = []
+    for again in (lambda: target.copy_(work()), plan.run):
+        for tensor, value in zip(held, start, strict=True):
+            tensor.copy_(value)
+        for _ in range(3):
+            again()
+        results.append([target.clone(), *(tensor.clone() for tensor in held)])
+    for expected, got in zip(*results, strict=True):
+        assert torch.equal(expected, got) or torch.equal(expected.isnan(), got.isnan())
+
+
+def _into(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    a[1:3].mul_(0.5).add_(b[:2].tanh())
+    return ()
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
+    "add": lambda a, b: (a + b,),
+    "product": lambda a, b: (torch.tanh(a @ b),),
+    "turned": lambda a, b: (a.t(), b.t().contiguous()),
+    "in place": lambda a, b: (a.lerp_(b.sigmoid(), 0.3),),
+    "into a part": _into,
+    "several": lambda a, b: tuple(torch.var_mean(a, dim=1, keepdim=True)[i] + b.clamp(-1, 1) for i in range(2)),
+    "joined": lambda a, b: (torch.cat([a, b])[2:6], torch.stack([a, b]).mean(0)),
+    "pieces": lambda a, b: (*(piece.reshape(2, 2).repeat(2, 2) for piece in a.clamp(-2, 2).split(1)), b.clone()),
+    "constants": lambda a, b: (torch.ones_like(a) * b.clamp(-1, 1), torch.zeros_like(b).add_(a)),
+    "convolution": lambda a, b: (torch.conv2d(a[None, None], b.clamp(-1, 1)[None, None, :3, :3], padding=1)[0, 0],),
+    "normalised": lambda a, b: (nn.functional.batch_norm(a, None, None, training=True), b.softmax(0)),
+}
+
+
+def test_memory_is_shared_by_tensors_of_different_times() -> None:
+    x, target = torch.randn(1000), torch.zeros(1000)
+
+    def work() -> Tensor:
+        y = x
+        for _ in range(20):
+            y = torch.sin(y + 1)
+        return y
+
+    expected, plan = replayed(work, target)
+    assert torch.equal(target, expected)
+    outs = {kwargs["out"].untyped_storage().data_ptr() for _, _, kwargs in plan._calls if "out" in kwargs}
+    assert len(outs) == 2  # one to read, one to write
+    assert len(plan._calls) == 40 + 1  # and what copies the result
+
+
+def test_large_results_that_are_taken_over_are_let_go() -> None:
+    x, target = torch.randn(512, 512), torch.zeros(())
+
+    def work() -> Tensor:
+        return nn.functional.batch_norm(x, None, None, training=True).mul(2).sum()
+
+    expected, plan = replayed(work, target)
+    assert torch.equal(target, expected)
+    taken = [tensor for call, args, _ in plan._calls if call is _take for taker in args[3] for tensor, _ in taker or ()]
+    assert taken
+    assert all(tensor.untyped_storage().nbytes() < 2**20 for tensor in taken)
+
+
+def test_constants_are_made_once_unless_they_are_changed() -> None:
+    x, target = torch.randn(3), torch.zeros(3)
+    expected, plan = replayed(lambda: x * torch.ones_like(x), target)
+    assert torch.equal(target, expected)
+    assert len(plan._calls) == 2
+    expected, plan = replayed(lambda: torch.zeros_like(x).add_(x), target)
+    for _ in range(2):
+        plan.run()
+    assert torch.equal(target, expected)
+
+
+def test_what_reads_on_the_host_is_refused() -> None:
+    x = torch.randn(3)
+    for work in (lambda: x.sum().item(), lambda: x.numpy(), lambda: x[x > 0], lambda: x.tolist()):
+        with pytest.raises(ContractError, match=r"operation not permitted while capturing: .* \(test_plan.py:"):
+            PlanCapture().capture(work)
+    assert x.tolist() == list(x.numpy())  # and tensors are read as before
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
+@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(128, 784, 128), (64, 130, 784), (300, 100, 77)])
+def test_kernels_are_as_exact_as_torch_s(batch: int, inputs: int, outputs: int) -> None:
+    stream = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(*shape, generator=stream) for shape in ((batch, inputs), (outputs, inputs), (outputs,)))
+    with kernels.entered("onednn"):
+        layer = torch.nn.functional.linear(x, w, b)
+        turned = layer.t() @ x
+        bounded = torch.tanh(layer / inputs**0.5)
+    double = torch.nn.functional.linear(x.double(), w.double(), b.double())
+    aten = torch.ops.aten
+    operations = ((aten.addmm.default, (b, x, w.t())), (aten.mm.default, (layer.t(), x)), (aten.tanh.default, (layer,)))
+    assert all(kernels.kernel(function, args, {}) for function, args in operations)
+    torch.testing.assert_close(layer.double(), double, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(turned.double(), layer.double().t() @ x.double(), rtol=1e-5, atol=2e-2)
+    torch.testing.assert_close(bounded.double(), (layer / inputs**0.5).double().tanh(), rtol=2e-7, atol=0)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
+def test_a_tanh_becomes_part_of_its_product() -> None:
+    x, w, b, target = torch.randn(128, 100), torch.randn(200, 100) / 10, torch.randn(200), torch.zeros(128, 200)
+    for work, calls in (
+        (lambda: torch.tanh(torch.nn.functional.linear(x, w, b)).view(-1, 200), 2),
+        (lambda: torch.tanh((x @ w.t()).view(8, -1)).view(128, 200), 2),
+        (lambda: torch.tanh(y := x @ w.t()) + y, 4),  # the product is needed itself
+        (lambda: torch.tanh(x @ w.t() + 1), 4),
+    ):
+        _, recording = record(lambda work=work: target.copy_(work()))
+        plan = Plan(kernels.replace(recording.operations))
+        with kernels.entered("onednn"):
+            expected = work()
+        plan.run()
+        assert torch.equal(target, expected)
+        assert len(plan._calls) == calls
+
+
+def test_which_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, other = torch.device("cpu"), torch.device("cuda")
+    for capability, chosen in (("AVX512", "onednn"), ("AVX2", "torch"), ("DEFAULT", "torch")):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+        assert kernels.choose("auto", cpu) == chosen
+        assert kernels.choose("auto", other) == kernels.choose("torch", cpu) == "torch"
+        assert kernels.choose("onednn", cpu) == "onednn"
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+        assert kernels.choose("auto", cpu) == "torch"
+        for device in (cpu, other):
+            with pytest.raises(genkit.GenkitError, match="--kernels onednn"):
+                kernels.choose("onednn", device)
+
+
+def test_kernels_are_recorded_and_others_are_said_when_resuming(
+    tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    class Notices(genkit.Callback):
+        def on_notice(self, message: str) -> None:
+            heard.append(message)
+
+    options = {"batch_size": 4, "device": "cpu", "progress": False, "callbacks": [Notices()]}
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    run = genkit.train(tiny, dataset=images, iterations=4, **options)
+    assert run.info.environment["kernels"] == "onednn"
+    del options["batch_size"], options["device"]
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    genkit.resume(run.path, trainer=tiny, dataset=images, iterations=6, **options)
+    assert "kernels was onednn, is torch: the result will not be bit-identical" in heard
+
+
+def test_a_stop_is_heard_between_replays(tiny, images: Tensor) -> None:
+    class After:
+        left = 5
+
+        def __bool__(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    data = from_images(images)
+    engine = Engine(build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine.run(20)
+    engine.run(30, stop=After())
+    assert 20 < engine.step < 30
+
+
+def test_random_numbers_of_a_plan_come_from_the_stream() -> None:
+    rng, target = Rng(0, "x"), torch.zeros(3)
+    _, recording = record(lambda: target.copy_(rng.normal(3)))
+    rng.set_state(Rng(0, "x").state())
+    plan = Plan(recording.operations)
+    other = Rng(0, "x")
+    for _ in range(3):
+        plan.run()
+        assert torch.equal(target, other.normal(3))

@@ -1,4 +1,4 @@
-"""Where an iteration's time goes, and the speed of the matrix products in torch and in XLA::
+"""Where an iteration's time goes, and the speed of the matrix products in torch, oneDNN and XLA::
 
     python -m benchmarks.profile [--models simple-gan,vae] [--threads 2] [--data-root DATA] [--json FILE]
 
@@ -20,13 +20,15 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from genkit import kernels
+
 from .__main__ import load_images
 from .peers import genkit_engine
 from .peers.matrix_products import products
 from .work import Work, versions
 
 KINDS = {
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "mkldnn::_linear_pointwise"),
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward", "aten::slow_conv_transpose2d"),
     "batch normalisation": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
     "tanh, and back": ("aten::tanh", "aten::tanh_backward"),
@@ -61,15 +63,16 @@ def operations(work: Work, steps: int) -> dict[str, Any]:
     }
 
 
-def in_torch(shape: tuple[int, int, int]) -> float:
-    """Seconds of one product."""
+def in_torch(shape: tuple[int, int, int], onednn: bool) -> float:
+    """Seconds of one product by torch's kernel, or by that which genkit takes where there is AVX-512."""
     rows, inner, columns = shape
-    a, b, out = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
+    a, b = torch.randn(rows, inner), torch.randn(columns, inner).t()
+    product = torch.mm if not onednn else kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) or torch.mm
     for _ in range(50):
-        torch.mm(a, b, out=out)
+        product(a, b)
     begin = time.perf_counter()
     for _ in range(PRODUCTS_A_SCAN):
-        torch.mm(a, b, out=out)
+        product(a, b)
     return (time.perf_counter() - begin) / PRODUCTS_A_SCAN
 
 
@@ -112,14 +115,15 @@ def product_rates() -> list[dict[str, Any]]:
         if min(shape) < 32:  # a product with a vector is bound by memory
             continue
         flop = 2 * shape[0] * shape[1] * shape[2]
-        times = [(in_torch(shape), in_xla(shape) if with_jax else None) for _ in range(5)]
+        times = [(in_torch(shape, False), in_torch(shape, True), in_xla(shape) if with_jax else None) for _ in range(5)]
         row: dict[str, Any] = {
             "rows, inner, columns": shape,
             "times an iteration": products().count(shape),
-            "torch": round(statistics.median(flop / first / 1e9 for first, _ in times)),
+            "torch": round(statistics.median(flop / first / 1e9 for first, _, _ in times)),
+            "oneDNN": round(statistics.median(flop / second / 1e9 for _, second, _ in times)),
         }
         if with_jax:
-            row["XLA"] = round(statistics.median(flop / second / 1e9 for _, second in times if second))
+            row["XLA"] = round(statistics.median(flop / third / 1e9 for _, _, third in times if third))
         rows.append(row)
     return rows
 

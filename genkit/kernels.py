@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from .errors import DeviceError
 from .recording import Operation, storage
 
-FEWEST_MULTIPLICATIONS = 2**20
-"""Of a matrix product that oneDNN computes; setting up a smaller one takes longer than it saves."""
+FEWEST_MULTIPLICATIONS = 2**22
+"""Of a matrix product that oneDNN computes; at a smaller one it is no faster."""
 FEWEST_TANHS = 2**14
 
 Kernel = Callable[..., Tensor]

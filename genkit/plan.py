@@ -70,7 +70,8 @@ class Plan:
         self._memory = _Memory()
         self._calls: list[Call] = []
         for number, operation in enumerate(computing):
-            self._calls.append(self._call(operation))
+            function, args, kwargs = self._call(operation)
+            self._calls.append((getattr(function, "_op", function), args, kwargs))  # what is behind torch's wrapper
             for one in held[number]:
                 if last[one] == number and (call := self._memory.release(one)):
                     self._calls.append(call)

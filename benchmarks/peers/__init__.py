@@ -5,10 +5,16 @@ sample numbers drawn with replacement (pythae: its own shuffled loader). None is
 its own documentation recommends.
 """
 
+ALSO = {
+    "genkit, torch's kernels": "benchmarks.peers.genkit_engine:torch",
+    "genkit, torch's kernels, steps run by Python": "benchmarks.peers.genkit_engine:eager",
+}
+"""``--kernels torch``, and ``--engine eager`` with it: what each of the two brings."""
+
 CONTENDERS: dict[str, dict[str, str]] = {
     "simple-gan": {
         "genkit": "benchmarks.peers.genkit_engine",
-        "genkit, steps run by Python": "benchmarks.peers.genkit_engine:eager",
+        **ALSO,
         "PyTorch, hand-written": "benchmarks.peers.pytorch_careful",
         "PyTorch, plain loop": "benchmarks.peers.pytorch_plain",
         "Lightning, whole batches from memory": "benchmarks.peers.lightning_module:memory",
@@ -19,13 +25,14 @@ CONTENDERS: dict[str, dict[str, str]] = {
         "Keras, the article's code, JAX": "benchmarks.peers.keras_article:jax",
         "JAX, jit(lax.scan)": "benchmarks.peers.jax_scan",
         "matrix products alone": "benchmarks.peers.matrix_products",
+        "matrix products alone, oneDNN's": "benchmarks.peers.matrix_products:onednn",
         "as many empty kernels in a CUDA graph": "benchmarks.peers.empty_graph",
     },
-    "ae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
-    "vae": {"genkit": "benchmarks.peers.genkit_engine", "pythae": "benchmarks.peers.pythae_trainer"},
+    "ae": {"genkit": "benchmarks.peers.genkit_engine", **ALSO, "pythae": "benchmarks.peers.pythae_trainer"},
+    "vae": {"genkit": "benchmarks.peers.genkit_engine", **ALSO, "pythae": "benchmarks.peers.pythae_trainer"},
     "dcgan": {
         "genkit": "benchmarks.peers.genkit_engine",
-        "genkit, steps run by Python": "benchmarks.peers.genkit_engine:eager",
+        **ALSO,
         "PyTorch, hand-written": "benchmarks.peers.pytorch_dcgan",
     },
 }

@@ -15,7 +15,7 @@ STEPS = 32
 
 def kernels(work: Work) -> int:
     """Kernels that one of genkit's iterations launches, counted by torch's profiler; Python runs it."""
-    loop, _ = genkit_engine.make(work, engine="eager")
+    loop, _ = genkit_engine.make(work, "eager")
     loop.run(20)
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         loop.run(10)

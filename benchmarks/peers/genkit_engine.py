@@ -18,11 +18,11 @@ OPTIONS = {
 
 
 class Loop:
-    def __init__(self, work: Work, engine: str) -> None:
+    def __init__(self, work: Work, engine: str, kernels: str) -> None:
         data = from_images(work.images)
         trainer = discover().find(Model, work.model).target()
         made = build(trainer, trainer.Config(**OPTIONS.get(work.model, {})), data.spec, 0, work.device)
-        self.engine = Engine(made, data, TrainOptions(batch_size=BATCH, engine=engine))
+        self.engine = Engine(made, data, TrainOptions(batch_size=BATCH, engine=engine, kernels=kernels))
 
     def run(self, steps: int) -> dict[str, float]:
         goal = self.engine.step + steps
@@ -31,8 +31,10 @@ class Loop:
         return self.engine.means()
 
 
-def make(work: Work, engine: str = "auto") -> Made:
-    if engine == "eager" and work.device == "cpu":
-        raise RuntimeError("on a CPU that is what genkit does anyway")
+def make(work: Work, how: str = "auto") -> Made:
+    """As by default, or with torch's kernels (``torch``), or by the engine eager with them."""
+    if how == "torch" and work.device != "cpu":
+        raise RuntimeError("on a GPU all kernels are torch's")
     torch.set_num_threads(work.threads)
-    return Loop(work, engine), versions("genkit-torch", "torch")
+    loop = Loop(work, "eager" if how == "eager" else "auto", "auto" if how == "auto" else "torch")
+    return loop, versions("genkit-torch", "torch")

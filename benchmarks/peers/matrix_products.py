@@ -2,6 +2,8 @@
 
 import torch
 
+from genkit import kernels
+
 from ..work import BATCH, HIDDEN, LATENT, Made, Work, versions
 from .pytorch_careful import wait
 
@@ -27,8 +29,9 @@ def products() -> list[Shape]:
 
 
 class Loop:
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, onednn: bool) -> None:
         self.device = work.device
+        self.onednn = onednn
         self.factors = [
             (torch.randn(rows, inner, device=work.device), torch.randn(inner, columns, device=work.device))
             for rows, inner, columns in products()
@@ -38,11 +41,18 @@ class Loop:
     def run(self, steps: int) -> dict[str, float]:
         for _ in range(steps):
             for (a, b), result in zip(self.factors, self.results, strict=True):
-                torch.mm(a, b, out=result)
+                replacement = kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) if self.onednn else None
+                if replacement:
+                    replacement(a, b)
+                else:
+                    torch.mm(a, b, out=result)
         wait(self.device)
         return {}
 
 
-def make(work: Work) -> Made:
+def make(work: Work, whose: str = "torch") -> Made:
+    """torch's products, or those that genkit hands to ``onednn``."""
+    if whose == "onednn":
+        kernels.choose(whose, torch.device(work.device))
     torch.set_num_threads(work.threads)
-    return Loop(work), versions("torch")
+    return Loop(work, whose == "onednn"), versions("torch")

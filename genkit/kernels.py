@@ -8,9 +8,9 @@ What is replaced depends on shapes alone, so it is the same whoever runs a step.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -71,7 +71,7 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
         made_at, *read_at = uses.get(storage(operation.args[0]), [0]) if function is _tanh else [0]
         product = replaced[made_at] if read_at == [number] else None
         if product is not None and product.function in (_mm, _addmm):
-            fused = partial(product.function, then="tanh")
+            fused = functools.partial(product.function, then="tanh")
             replaced[made_at] = Operation(fused, product.args, {}, operation.results)
             replaced.append(None)
         else:
@@ -80,13 +80,18 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def _mm(x: Tensor, w: Tensor, then: str = "none") -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w.t(), None, then, [], "")
-    return result
+    return _linear()(x, w.t(), None, then, [], "")
 
 
 def _addmm(bias: Tensor, x: Tensor, w: Tensor, then: str = "none") -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w.t(), bias, then, [], "")
-    return result
+    return _linear()(x, w.t(), bias, then, [], "")
+
+
+@functools.cache
+def _linear() -> Kernel:
+    """Looked up when it is first needed: a build of torch may lack it."""
+    overload: Kernel = torch.ops.mkldnn._linear_pointwise.default
+    return overload
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Plan:
         self._calls: list[Call] = []
         for number, operation in enumerate(computing):
             function, args, kwargs = self._call(operation)
-            self._calls.append((getattr(function, "_op", function), args, kwargs))  # what is behind torch's wrapper
+            self._calls.append((_bare(function), args, kwargs))
             for one in held[number]:
                 if last[one] == number and (call := self._memory.release(one)):
                     self._calls.append(call)
@@ -96,12 +96,14 @@ class Plan:
                 self._memory.reserve(tensor)
             return writing, args, {**kwargs, **dict(zip(names, map(place, new), strict=True))}
         takers = [self._memory.await_(t) if any(t is one for one in new) else None for t in operation.results]
-        return _take, (operation.function, args, kwargs, takers), {}
+        return _take, (_bare(operation.function), args, kwargs, takers), {}
 
 
 _CONSTANTS = {"ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye", "linspace"}
 Shape = tuple[int, torch.Size, tuple[int, ...]]
 """Where in its storage a tensor begins, its sizes and its strides."""
+Takers = list[tuple[Tensor, Shape | None]]
+"""Planned tensors that take over a result's memory: in the shape given, or (None) the result's own."""
 
 
 @final
@@ -111,7 +113,7 @@ class _Memory:
     def __init__(self) -> None:
         self._places: dict[int, Tensor] = {}  # by the id of the recorded tensor
         self._blocks: dict[int, torch.UntypedStorage] = {}  # by recorded storage, as is the next
-        self._awaited: dict[int, list[tuple[Tensor, Shape]]] = {}
+        self._awaited: dict[int, tuple[Tensor, Takers]] = {}
         self._large: set[int] = set()
         self._free: list[torch.UntypedStorage] = []
 
@@ -128,7 +130,8 @@ class _Memory:
             if own in self._blocks:
                 placed.set_(self._blocks[own], *shape)
             else:
-                self._awaited[own].append((placed, shape))
+                result, takers = self._awaited[own]
+                takers.append((placed, None if tensor is result else shape))
             self._places[id(tensor)] = placed
         return self._places[id(tensor)]
 
@@ -142,17 +145,17 @@ class _Memory:
             self._free = [b for b in self._free if b is not block]
         self._blocks[storage(tensor)] = block
 
-    def await_(self, tensor: Tensor) -> list[tuple[Tensor, Shape]]:
-        """The planned tensors that take over the memory of what stands for the recorded one; it is still filled."""
+    def await_(self, tensor: Tensor) -> Takers:
+        """What takes over the memory of the recorded result, as each replay gives it; this list is still filled."""
         if tensor.untyped_storage().nbytes() >= LET_GO:
             self._large.add(storage(tensor))
-        return self._awaited.setdefault(storage(tensor), [])
+        return self._awaited.setdefault(storage(tensor), (tensor, []))[1]
 
     def release(self, own: int) -> Call | None:
         """The recorded storage is not used any more; what has to be called in the plan for that."""
         if own in self._blocks:
             self._free.append(self._blocks[own])
-        return (_let_go, (self._awaited[own],), {}) if own in self._large else None
+        return (_let_go, (self._awaited[own][1],), {}) if own in self._large else None
 
 
 def _constant(operation: Operation, changed: set[int]) -> bool:
@@ -161,21 +164,28 @@ def _constant(operation: Operation, changed: set[int]) -> bool:
     return name in _CONSTANTS and all(storage(tensor) not in changed for tensor in operation.outputs())
 
 
+def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation without torch's wrapper in Python."""
+    bare: Callable[..., Any] = getattr(function, "_op", function)
+    return bare
+
+
 def _take(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    takers: list[list[tuple[Tensor, Shape]] | None],
+    takers: list[Takers | None],
 ) -> None:
     result = function(*args, **kwargs)
     for taker, value in zip(takers, (result,) if len(takers) == 1 else tree_leaves(result), strict=True):
-        if taker:
-            memory = value.untyped_storage()
-            for tensor, shape in taker:
-                tensor.set_(memory, *shape)
+        for tensor, shape in taker or ():
+            if shape is None:
+                tensor.set_(value)
+            else:
+                tensor.set_(value.untyped_storage(), *shape)
 
 
-def _let_go(takers: list[tuple[Tensor, Shape]]) -> None:
+def _let_go(takers: Takers) -> None:
     for tensor, _ in takers:
         tensor.set_()  # type: ignore[call-overload]
 

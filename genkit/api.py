@@ -21,6 +21,7 @@ from .evaluation import Measurement
 from .hookspecs import CallbackEntry, Dataset, Model
 from .images import from_uint8
 from .interfaces import Trainer, build
+from .kernels import again
 from .loop import fit
 from .probe import fastest_threads
 from .registry import Registry, discover
@@ -152,10 +153,12 @@ def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence
     _set_threads(core.threads or known)
     chosen = choose_device(core.device)
     data = run.data(changes.get("data_root"), told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
-    engine = _engine(run.build(chosen), data, core, run.owner)
+    recorded = {"kernels": "torch", **info.environment}  # older runs knew no others
+    as_before = core.model_copy(update={"kernels": again(core.kernels, str(recorded["kernels"]), chosen)})
+    engine = _engine(run.build(chosen), data, as_before, run.owner)
     environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
-    for key in (info.environment.keys() | environment.keys()) - {"engine"}:
-        before, now = info.environment.get(key), environment.get(key)
+    for key in (recorded.keys() | environment.keys()) - {"engine"}:
+        before, now = recorded.get(key), environment.get(key)
         if before != now:
             told.on_notice(f"{key} was {before}, is {now}: the result will not be bit-identical")
     if found:

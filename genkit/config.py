@@ -71,7 +71,8 @@ class TrainOptions(Config):
     )
     channels_last: bool = Field(False, description="keep images channels-last in memory, which suits convolutions")
     kernels: Literal["auto", "torch", "onednn"] = Field(
-        "auto", description="whose matrix products on a CPU; auto: oneDNN's, twice as fast, where there is AVX-512"
+        "auto",
+        description="whose matrix products and tanh on a CPU; auto: oneDNN's where there is AVX-512",
     )
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
         None, description="CPU threads, or probe for the fastest number; else torch's own; recorded in the run"

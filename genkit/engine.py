@@ -99,6 +99,8 @@ class Engine:
         self._kernels = kernels.entered(self.kernels)
         self._capture, self.eager_because = _choose_capture(options.engine, self.rng, self.kernels, capture)
         self._graph: GraphSteps | None = None
+        self._settling = True
+        """Whether a first step may change what is no tensor, and a first step alone is not worth a graph."""
         _prefer_fused(trainer)
         self._scalars = state.scalars(trainer)
         self.may_be_infinite = {name for name, tensor in self._tensors().items() if not torch.isfinite(tensor).all()}
@@ -142,18 +144,22 @@ class Engine:
         # The first step is made by Python: from then on there is optimizer state, and it can be captured.
         plain = state.plain(self.trainer)
         first = self._eager(indices[:1], stop)
-        if changed := [name for name, value in state.plain(self.trainer).items() if plain.get(name) != value]:
-            self._capture = None
-            self.eager_because = f"the step cannot be captured: it changes {changed[0]}, which is no tensor"
-        elif stop or (len(indices) == 1 and self._feed.chunk > 1):
-            return first
-        else:
+        changed = state.changed(plain, state.plain(self.trainer))
+        if changed and self._settling:
+            self._settling = False  # some models keep what they computed in their first step
+        elif changed:
+            self._capture, self.eager_because = None, f"the step cannot be captured: {_changes(changed)}"
+        elif not (stop or (len(indices) == 1 and self._settling and self._feed.chunk > 1)):
             self._build_graph(self._capture, indices)
+        else:
+            self._settling = False
+        if stop:
+            return first
         return torch.cat([first, self._rows(indices[1:], stop)]) if len(indices) > 1 else first
 
     def _build_graph(self, capture: Capture, indices: Tensor) -> None:
         """Capture steps, hold replays against Python's steps bit for bit, and undo all that was done for it."""
-        before = self._snapshot()
+        before, plain = self._snapshot(), state.plain(self.trainer)
         try:
             graph = GraphSteps(
                 self._one_step, self._per_step, len(self._names or ()), self.device, capture, most=self._feed.chunk
@@ -167,10 +173,13 @@ class Engine:
             differing = [name for name, tensor in results[0].items() if not tensor.equal(results[1][name])]
             if differing:
                 raise ContractError(f"{differing[0]} differs between replayed steps and the same steps run by Python")
+            if changed := state.changed(plain, state.plain(self.trainer)):
+                raise ContractError(_changes(changed))
             graph.replays = 0
             self._graph = graph
         except Exception as error:  # noqa: BLE001 (whatever it is: the step runs without a graph, and why is said)
-            self._capture, self.eager_because = None, f"the step cannot be captured: {first_line(error)}"
+            why = str(error) if isinstance(error, ContractError) else first_line(error)
+            self._capture, self.eager_because = None, f"the step cannot be captured: {why}"
         finally:
             self._put_back(before)
 
@@ -351,6 +360,10 @@ def _choose_capture(engine: str, rng: Rng, chosen: str, given: Capture | None) -
     if rng.device.type == "cpu":
         return PlanCapture(kernels.replace if chosen == "onednn" else list), ""
     return None, "" if engine == "auto" else f"graphs need a CUDA device or a CPU, and this is {rng.device.type}"
+
+
+def _changes(name: str) -> str:
+    return f"it changes {name}, which is no tensor"
 
 
 def _prefer_fused(trainer: Trainer) -> None:

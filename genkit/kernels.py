@@ -4,7 +4,8 @@ On a CPU small networks spend their time in float32 matrix products. torch leave
 width of the vector units of processors that are not Intel's; oneDNN uses all of it. Its ``tanh`` is as accurate as
 torch's (eight in 10^8) and takes less than half the time, and hardly any where it ends a product.
 
-What is replaced depends on shapes alone, so it is the same whoever runs a step. Rounding differs from torch's kernels.
+What is replaced depends on how tensors look and never on timing, so it is the same whoever runs a step. Rounding
+differs from torch's kernels.
 """
 
 import dataclasses
@@ -33,11 +34,24 @@ def choose(option: str, device: torch.device) -> str:
     Raises:
         DeviceError: oneDNN's are asked for where there are none.
     """
-    usable = device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    usable = _usable(device)
     if option == "onednn" and not usable:
-        raise DeviceError(f"--kernels onednn: steps run on {device.type}, and oneDNN's kernels are for a CPU")
+        lacking = "this build of torch lacks oneDNN"
+        why = lacking if device.type == "cpu" else f"it is for a CPU, and this is {device.type}"
+        raise DeviceError(f"--kernels onednn: {why}")
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return "onednn" if option == "onednn" or (option == "auto" and usable and wide) else "torch"
+
+
+def again(option: str, before: str, device: torch.device) -> str:
+    """The option for a training that goes on: what it had ``before``, if that was not said and is there."""
+    if option == "auto" and device.type == "cpu":
+        option = before
+    return "torch" if option == "onednn" and not _usable(device) else option
+
+
+def _usable(device: torch.device) -> bool:
+    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def kernel(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Kernel | None:
@@ -70,7 +84,7 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
         function = kernel(operation.function, operation.args, operation.kwargs)
         made_at, *read_at = uses.get(storage(operation.args[0]), [0]) if function is _tanh else [0]
         product = replaced[made_at] if read_at == [number] else None
-        if product is not None and product.function in (_mm, _addmm):
+        if product and product.function in (_mm, _addmm) and product.results[0] is operation.args[0]:
             fused = functools.partial(product.function, then="tanh")
             replaced[made_at] = Operation(fused, product.args, {}, operation.results)
             replaced.append(None)
@@ -99,16 +113,25 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 def _fits_mm(x: Tensor, w: Tensor) -> bool:
-    large = len(x) * w.numel() >= FEWEST_MULTIPLICATIONS
-    return large and x.dtype == w.dtype == torch.float32 and x.is_cpu
+    return len(x) * w.numel() >= FEWEST_MULTIPLICATIONS and all(_plain(t) and _rows_apart(t) for t in (x, w))
 
 
 def _fits_addmm(bias: Tensor, x: Tensor, w: Tensor) -> bool:
-    return bias.dim() == 1 and bias.is_contiguous() and bias.dtype == torch.float32 and _fits_mm(x, w)
+    return _plain(bias) and bias.shape == w.shape[1:] and bias.is_contiguous() and _fits_mm(x, w)
 
 
 def _fits_tanh(x: Tensor) -> bool:
-    return x.numel() >= FEWEST_TANHS and x.dtype == torch.float32 and x.is_cpu and x.is_contiguous()
+    return x.numel() >= FEWEST_TANHS and _plain(x) and x.dim() <= 5 and x.is_contiguous()
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.layout == torch.strided
+
+
+def _rows_apart(matrix: Tensor) -> bool:
+    """Whether its rows, or its columns, lie behind one another without a number between theirs or shared."""
+    (rows, columns), (down, right) = matrix.shape, matrix.stride()
+    return (right == 1 and down >= columns) or (down == 1 and right >= rows)
 
 
 _REPLACED: dict[Any, tuple[Callable[..., bool], Kernel]] = {

@@ -43,8 +43,10 @@ class PlanCapture:
             ContractError: the work reads tensors on the host, or does what cannot be repeated in place.
         """
         _, recording = record(work)
-        if reads := recording.host_reads + recording.optimizer_reads:
-            raise ContractError(f"operation not permitted while capturing: {reads[0]}")
+        if reads := recording.host_reads:
+            raise ContractError(f"it waits for the device, or has shapes that depend on data: {reads[0]}")
+        if recording.optimizer_reads:
+            raise ContractError(f"an optimizer reads its state on the host: {recording.optimizer_reads[0]}")
         return Plan(self._rewrite(recording.operations)).run
 
     def seconds(self, replay: Callable[[], None]) -> float:
@@ -84,6 +86,8 @@ class Plan:
                 function(*args, **kwargs)
 
     def _call(self, operation: Operation) -> Call:
+        if torch.Tag.inplace_view in getattr(operation.function, "tags", ()):
+            raise ContractError(f"{operation.function} changes a tensor's shape in place")
         place = self._memory.place
         inputs = {storage(tensor) for tensor in operation.inputs()}
         args, kwargs = tree_map_only(Tensor, place, (operation.args, operation.kwargs))
@@ -95,7 +99,12 @@ class Plan:
             for tensor in new:
                 self._memory.reserve(tensor)
             return writing, args, {**kwargs, **dict(zip(names, map(place, new), strict=True))}
-        takers = [self._memory.await_(t) if any(t is one for one in new) else None for t in operation.results]
+        # Of several results in one piece of memory the first stands for it.
+        first = {storage(tensor): tensor for tensor in reversed(new)}
+        takers = [
+            self._memory.await_(t) if isinstance(t, Tensor) and first.get(storage(t)) is t else None
+            for t in operation.results
+        ]
         return _take, (_bare(operation.function), args, kwargs, takers), {}
 
 
@@ -161,7 +170,8 @@ class _Memory:
 def _constant(operation: Operation, changed: set[int]) -> bool:
     """Whether it gives the same each time, and nothing changes that: its result can stay as it is."""
     name = getattr(getattr(operation.function, "overloadpacket", None), "__name__", "")
-    return name in _CONSTANTS and all(storage(tensor) not in changed for tensor in operation.outputs())
+    known = name in _CONSTANTS and (name.endswith("_like") or not operation.inputs())
+    return known and all(storage(tensor) not in changed for tensor in operation.outputs())
 
 
 def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,7 +187,7 @@ def _take(
     takers: list[Takers | None],
 ) -> None:
     result = function(*args, **kwargs)
-    for taker, value in zip(takers, (result,) if len(takers) == 1 else tree_leaves(result), strict=True):
+    for taker, value in zip(takers, (result,) if isinstance(result, Tensor) else tree_leaves(result), strict=True):
         for tensor, shape in taker or ():
             if shape is None:
                 tensor.set_(value)
@@ -193,10 +203,12 @@ def _let_go(takers: Takers) -> None:
 def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, list[str]]:
     """The overload that computes the same into tensors given to it, and their names; None where there is none.
 
-    Overloads that torch generated compute elsewhere and copy.
+    Overloads that torch generated compute elsewhere and copy; those of batch normalisation are wrong for inputs that
+    are not contiguous (torch 2.14).
     """
     packet = getattr(operation.function, "overloadpacket", None)
-    for name in packet.overloads() if packet is not None else ():
+    names = packet.overloads() if packet is not None and "batch_norm" not in packet.__name__ else ()
+    for name in names:
         overload = getattr(packet, name)
         given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
         outs = [a.name for a in overload._schema.arguments if a.is_out]

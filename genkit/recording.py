@@ -5,6 +5,7 @@ A replay runs the very same operations on the very same tensors, and no Python. 
 replay, and shows as a difference from a step run by Python.
 """
 
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ _READS = {
     *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"),
     *("_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount"),
 }
-"""Operations that wait for the device, or whose result has a shape that depends on data."""
+_TAGS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+"""Operations that wait for the device, or give a shape that depends on data; by name and by torch's tags."""
+_INDEXING = ("aten.index.", "aten.index_put")  # depend on data only where an index is a mask
 _METHODS = ("numpy", "tolist", "__array__", "__repr__", "__format__")
 """What reads a tensor on the host without an operation."""
 
@@ -50,7 +53,8 @@ class Operation:
     def views(self) -> bool:
         """Whether it gives its inputs in other shapes and computes nothing."""
         given = {storage(tensor) for tensor in self.inputs()}
-        return not self.writes() and all(storage(tensor) in given for tensor in self.outputs())
+        made = self.outputs()
+        return not self.writes() and bool(made) and all(storage(tensor) in given for tensor in made)
 
 
 def storage(tensor: Tensor) -> int:
@@ -99,15 +103,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         operation = Operation(func, args, kwargs or {}, tree_leaves(result))
-        masks = str(func).startswith("aten.index.") and any(
-            tensor.dtype in (torch.bool, torch.uint8) for tensor in operation.inputs()[1:]
-        )
-        if func.overloadpacket.__name__ in _READS or masks:
+        if str(func).startswith(_INDEXING):
+            reads = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in operation.inputs()[1:])
+        else:
+            reads = func.overloadpacket.__name__ in _READS or not _TAGS.isdisjoint(func.tags)
+        if reads:
             self.recording.note_read(str(func))
         self.recording.operations.append(operation)
         return result
 
 
+_one_at_a_time = threading.RLock()
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 
 
@@ -122,25 +128,28 @@ def _caller(frames: traceback.StackSummary) -> str:
 
 def record(step: Callable[[], Any]) -> tuple[Any, Recording]:
     """Run ``step`` once and record its tensor operations; what it returned, and the recording."""
-    recording = Recording()
-    own = {name: getattr(Tensor, name) for name in _METHODS}
-    defined = {name: method for name, method in own.items() if name in vars(Tensor)}  # the rest are inherited
+    recording, thread = Recording(), threading.get_ident()
 
     def noting(name: str) -> Callable[..., Any]:
         def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            recording.note_read(f"Tensor.{name}")
+            if threading.get_ident() == thread:
+                recording.note_read(f"Tensor.{name}")
             return own[name](tensor, *args, **kwargs)
 
         return call
 
-    try:
-        for name in _METHODS:
-            setattr(Tensor, name, noting(name))
-        with _Recorder(recording):
-            result = step()
-    finally:
-        for name in _METHODS:
-            delattr(Tensor, name)
-        for name, method in defined.items():
-            setattr(Tensor, name, method)
+    with _one_at_a_time:
+        own = {name: getattr(Tensor, name) for name in _METHODS}
+        defined = {name: method for name, method in own.items() if name in vars(Tensor)}  # the rest are inherited
+        try:
+            for name in _METHODS:
+                setattr(Tensor, name, noting(name))
+            with _Recorder(recording):
+                result = step()
+        finally:
+            for name in _METHODS:
+                if name in defined:
+                    setattr(Tensor, name, defined[name])
+                else:
+                    delattr(Tensor, name)
     return result, recording

@@ -1,5 +1,6 @@
 """What a training is at one moment, as named tensors: saving these saves the run, copying them back restores it."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -68,13 +69,42 @@ def scalars(trainer: Trainer) -> dict[str, object]:
 
 
 def plain(trainer: Trainer) -> dict[str, object]:
-    """Numbers, strings and the like that the trainer and its networks keep as attributes, by name."""
-    return {
-        f"{prefix}.{name}" if prefix else name: value
-        for prefix, module in trainer.named_modules()
-        for name, value in vars(module).items()
-        if value is None or isinstance(value, int | float | complex | str | bytes)
-    }
+    """Numbers and strings that the trainer, its networks, and what they hold (a list, a schedule) keep, by name."""
+    seen = {id(trainer)}
+    found = dict(_plain("", vars(trainer), seen))
+    for prefix, module in list(trainer.named_modules())[1:]:
+        found |= _plain(prefix, vars(module), seen)
+    return found | scalars(trainer)
+
+
+def changed(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
+    """The first name of :func:`plain` whose value is another, or new; None where there is none."""
+    for name, value in now.items():
+        if name not in before or (value != before[name] and not (value != value and before[name] != before[name])):
+            return name
+    return None
+
+
+LONGEST = 1_000
+"""Of a list, or the like, that is looked through for numbers."""
+
+
+def _plain(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+    if value is None or isinstance(value, int | float | complex | str | bytes):
+        yield name, value
+        return
+    apart = isinstance(value, Tensor | torch.nn.Module | torch.optim.Optimizer) or callable(value)
+    if apart or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        parts = [(str(number), part) for number, part in enumerate(value)]
+    else:
+        parts = list(getattr(value, "__dict__", {}).items())
+    for key, part in parts if len(parts) <= LONGEST else ():
+        yield from _plain(f"{name}.{key}" if name else key, part, seen)
 
 
 def restore(trainer: Trainer, model: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

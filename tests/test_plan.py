@@ -1,7 +1,9 @@
 """Plans: a step's operations replayed on a CPU give the bits of Python's steps, whatever operations they are."""
 
+import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -83,7 +85,7 @@ def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
     return expected, plan
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(40))
 def test_any_sequence_of_operations(seed: int) -> None:
     """Views, writes into views, results of several parts, and operations that cannot write into given memory."""
     choose = random.Random(seed)
@@ -114,7 +116,7 @@ def test_any_sequence_of_operations(seed: int) -> None:
             again()
         results.append([target.clone(), *(tensor.clone() for tensor in held)])
     for expected, got in zip(*results, strict=True):
-        assert torch.equal(expected, got) or torch.equal(expected.isnan(), got.isnan())
+        torch.testing.assert_close(expected, got, rtol=0, atol=0, equal_nan=True)
 
 
 def _into(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
@@ -178,11 +180,126 @@ def test_constants_are_made_once_unless_they_are_changed() -> None:
 
 
 def test_what_reads_on_the_host_is_refused() -> None:
-    x = torch.randn(3)
-    for work in (lambda: x.sum().item(), lambda: x.numpy(), lambda: x[x > 0], lambda: x.tolist()):
-        with pytest.raises(ContractError, match=r"operation not permitted while capturing: .* \(test_plan.py:"):
+    x, counts = torch.randn(3), torch.tensor([1, 2, 0])
+    for work in (
+        lambda: x.sum().item(),
+        lambda: x.numpy(),
+        lambda: x[x > 0],
+        lambda: x.tolist(),
+        lambda: torch.repeat_interleave(x, counts),
+    ):
+        with pytest.raises(ContractError, match=r"waits for the device, or .* depend on data: .* \(test_plan.py:"):
             PlanCapture().capture(work)
     assert x.tolist() == list(x.numpy())  # and tensors are read as before
+    assert "numpy" not in vars(Tensor)
+
+
+def test_what_changes_a_shape_in_place_is_refused() -> None:
+    with pytest.raises(ContractError, match=r"aten.t_.default changes a tensor's shape in place"):
+        PlanCapture().capture(lambda: torch.zeros(2, 3).add(1).t_())
+
+
+def test_reads_of_other_threads_are_not_the_step_s() -> None:
+    x = torch.randn(3)
+    with ThreadPoolExecutor(1) as other:
+        _, recording = record(lambda: other.submit(x.tolist).result())
+        assert recording.host_reads == []
+
+        def while_another_waits() -> Tensor:
+            other.submit(record, lambda: x + 1)
+            return x + 2
+
+        _, recording = record(while_another_waits)
+    assert len(recording.operations) == 1
+    assert x.tolist() == list(x.numpy())
+
+
+def test_results_in_one_piece_of_memory_and_lists_of_one() -> None:
+    qkv, bias, target = torch.randn(2, 3, 24), torch.randn(24), torch.zeros(())
+    works: list[Callable[[], Tensor]] = [
+        lambda: sum((part * (n + 1)).sum() for n, part in enumerate(torch._transform_bias_rescale_qkv(qkv, bias, 2))),
+        lambda: torch._foreach_add([bias], [bias])[0].sum(),
+        lambda: torch.linspace(bias.sum(), 3, 5).sum(),
+    ]
+    for work in works:
+        _, recording = record(lambda work=work: target.copy_(work()))
+        plan = Plan(recording.operations)
+        for _ in range(2):
+            bias.add_(1)
+            plan.run()
+            assert torch.equal(target, work())
+
+
+def test_what_gives_nothing_is_not_forgotten() -> None:
+    x = torch.ones(1)
+    _, recording = record(lambda: torch._assert_async(x))
+    plan = Plan(recording.operations)
+    plan.run()
+    x.zero_()
+    with pytest.raises(RuntimeError):
+        plan.run()
+
+
+class Period:
+    """Something that a trainer holds, with a counter of its own."""
+
+    count = 0
+
+    def next(self) -> float:
+        self.count += 1
+        return 1.0 if self.count % 10 else 2.0
+
+
+@pytest.mark.parametrize("how", ["schedule", "list", "object"])
+def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, images: Tensor, how: str) -> None:
+    class Counts(tiny):
+        def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+            super().__init__(config, spec)
+            self.held = {"object": Period(), "list": [0], "schedule": None}[how]
+            if how == "schedule":
+                self.optimizers["discriminator"].param_groups[0]["lr"] = torch.tensor(0.01)
+                self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizers["discriminator"], 10)
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            metrics = dict(super().step(batch, rng))
+            if how == "schedule":
+                self.schedule.step()
+            elif how == "list":
+                self.held[0] += 1
+                metrics["d_loss"] = metrics["d_loss"] * (1 if self.held[0] % 10 else 2)
+            else:
+                metrics["d_loss"] = metrics["d_loss"] * self.held.next()
+            return metrics
+
+    data = from_images(images)
+    eager, auto = (
+        Engine(build(Counts, Counts.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4, engine=engine))
+        for engine in ("eager", "auto")
+    )
+    for engine in (eager, auto):
+        engine.run(25)
+    assert auto.name.startswith("eager (the step cannot be captured: it changes ")
+    assert not differing(tensors(eager.trainer), tensors(auto.trainer))
+    assert eager.means() == auto.means()
+
+
+@pytest.mark.parametrize("window", [1, 6])
+def test_what_a_first_step_keeps_and_what_is_not_a_number_do_not_matter(tiny, images: Tensor, window: int) -> None:
+    class Keeps(tiny):
+        size: int | None = None
+        best = float("nan")
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            self.size = self.size or len(batch.images)
+            self.best = self.best * 2
+            return super().step(batch, rng)
+
+    data = from_images(images)
+    engine = Engine(build(Keeps, Keeps.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    for _ in range(4):
+        engine.run(window)
+    assert engine.name == "graph"
+    assert engine.replays > 0
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
@@ -203,12 +320,33 @@ def test_kernels_are_as_exact_as_torch_s(batch: int, inputs: int, outputs: int) 
     torch.testing.assert_close(bounded.double(), (layer / inputs**0.5).double().tanh(), rtol=2e-7, atol=0)
 
 
+def test_kernels_leave_alone_what_they_cannot_compute() -> None:
+    stream = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(2100, 2100, generator=stream) for _ in range(2))
+    works: list[Callable[[], Tensor]] = [
+        lambda: x.to_sparse() @ w,
+        lambda: nn.functional.linear(x[:, :50], w[:, :50], torch.ones(1)),
+        lambda: x @ w.as_strided((2100, 2000), (2, 1)),
+        lambda: x @ w[:1].expand(2100, -1).t(),
+        lambda: torch.tanh(x.view(2, 2, 3, 5, 7, -1)),
+        lambda: x.double() @ w.double(),
+        lambda: x.to(torch.bfloat16) @ w.to(torch.bfloat16),
+    ]
+    for number, work in enumerate(works):
+        with kernels.entered("onednn"):
+            got = work()
+        assert torch.equal(got, work()), number
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
 def test_a_tanh_becomes_part_of_its_product() -> None:
     x, w, b, target = torch.randn(128, 200), torch.randn(200, 200) / 10, torch.randn(200), torch.zeros(128, 200)
+    held = torch.randn(128, 200)
     for work, calls in (
         (lambda: torch.tanh(torch.nn.functional.linear(x, w, b)).view(-1, 200), 2),
-        (lambda: torch.tanh((x @ w.t()).view(8, -1)).view(128, 200), 2),
+        (lambda: torch.tanh((x @ w.t()).view(8, -1)).view(128, 200), 3),  # not the very result
+        (lambda: torch.tanh((x @ w.t())[:64]).repeat(2, 1), 4),
+        (lambda: (held @ w.t()).add_(1) + torch.tanh(held), 5),
         (lambda: torch.tanh(y := x @ w.t()) + y, 4),  # the product is needed itself
         (lambda: torch.tanh(x @ w.t() + 1), 4),
     ):
@@ -232,7 +370,8 @@ def test_which_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         assert kernels.choose("auto", cpu) == "torch"
         for device in (cpu, other):
-            with pytest.raises(genkit.GenkitError, match="--kernels onednn"):
+            why = {"cpu": "this build of torch lacks oneDNN", "cuda": "it is for a CPU, and this is cuda"}[device.type]
+            with pytest.raises(genkit.GenkitError, match=f"--kernels onednn: {why}"):
                 kernels.choose("onednn", device)
 
 
@@ -254,6 +393,16 @@ def test_kernels_are_recorded_and_others_are_said_when_resuming(
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     genkit.resume(run.path, trainer=tiny, dataset=images, iterations=6, **options)
     assert "kernels was onednn, is torch: the result will not be bit-identical" in heard
+    heard.clear()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    resumed = genkit.resume(run.path, trainer=tiny, dataset=images, iterations=8, **options)
+    assert resumed.info.environment["kernels"] == "torch"  # as it was last, though there is something else now
+    written = json.loads((run.path / "run.json").read_text())
+    del written["environment"]["kernels"]  # a run of before there was a choice
+    (run.path / "run.json").write_text(json.dumps(written))
+    resumed = genkit.resume(run.path, trainer=tiny, dataset=images, iterations=10, **options)
+    assert resumed.info.environment["kernels"] == "torch"
+    assert not [message for message in heard if "kernels" in message]
 
 
 def test_a_stop_is_heard_between_replays(tiny, images: Tensor) -> None:

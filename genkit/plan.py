@@ -15,6 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from .errors import ContractError
 from .recording import Operation, record, storage
 
+MOST = 2**30
+"""Bytes of a step's tensors, all of which a recording keeps; a step that makes more is not planned."""
 LET_GO = 2**20
 """Bytes of a result from which on it is let go after its last use; a smaller one stays until the next replay."""
 
@@ -42,7 +44,7 @@ class PlanCapture:
         Raises:
             ContractError: the work reads tensors on the host, or does what cannot be repeated in place.
         """
-        _, recording = record(work)
+        _, recording = record(work, MOST)
         if reads := recording.host_reads:
             raise ContractError(f"it waits for the device, or has shapes that depend on data: {reads[0]}")
         if recording.optimizer_reads:
@@ -86,6 +88,8 @@ class Plan:
                 function(*args, **kwargs)
 
     def _call(self, operation: Operation) -> Call:
+        if (name := str(operation.function)).startswith(_OTHERWISE):
+            raise ContractError(f"torch differentiates {name} in another way while it is recorded")
         if torch.Tag.inplace_view in getattr(operation.function, "tags", ()):
             raise ContractError(f"{operation.function} changes a tensor's shape in place")
         place = self._memory.place
@@ -109,6 +113,18 @@ class Plan:
 
 
 _CONSTANTS = {"ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye", "linspace"}
+_WRITE = {
+    *("mm", "addmm", "bmm", "baddbmm", "add", "sub", "rsub", "mul", "div", "neg", "abs", "sgn", "sign", "pow"),
+    *("square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf", "sum"),
+    *("mean", "lerp", "addcmul", "addcdiv", "maximum", "minimum", "clamp", "clamp_min", "clamp_max", "where"),
+    *("cat", "stack", "gt", "ge", "lt", "le", "eq", "ne", "index_select", "gather", "sigmoid"),
+    *("sigmoid_backward", "tanh", "tanh_backward", "leaky_relu", "leaky_relu_backward", "relu"),
+    *("threshold_backward", "softplus", "softplus_backward", "silu", "silu_backward", "gelu", "gelu_backward"),
+    *("elu"),
+}
+"""Operations that have an overload which writes into given memory and computes the same."""
+_OTHERWISE = ("aten.prod.", "aten.cumprod.", "aten.masked_fill.Tensor", "aten._linalg_det.", "aten._linalg_slogdet.")
+"""Operations for which autograd asks whether something looks on, and then takes a formula that rounds differently."""
 Shape = tuple[int, torch.Size, tuple[int, ...]]
 """Where in its storage a tensor begins, its sizes and its strides."""
 Takers = list[tuple[Tensor, Shape | None]]
@@ -203,16 +219,15 @@ def _let_go(takers: Takers) -> None:
 def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, list[str]]:
     """The overload that computes the same into tensors given to it, and their names; None where there is none.
 
-    Overloads that torch generated compute elsewhere and copy; those of batch normalisation are wrong for inputs that
-    are not contiguous (torch 2.14).
+    Only operations that are known to: some of torch compute elsewhere and copy, resize what they are given, or are
+    wrong (batch normalisation of what is not contiguous, a mean of cross-entropies; torch 2.14).
     """
     packet = getattr(operation.function, "overloadpacket", None)
-    names = packet.overloads() if packet is not None and "batch_norm" not in packet.__name__ else ()
-    for name in names:
+    for name in packet.overloads() if packet is not None and packet.__name__ in _WRITE else ():
         overload = getattr(packet, name)
         given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
         outs = [a.name for a in overload._schema.arguments if a.is_out]
         own = [(a.name, str(a.type)) for a in operation.function._schema.arguments]  # type: ignore[attr-defined]
-        if outs and given == own and len(outs) == len(operation.results) and torch.Tag.generated not in overload.tags:
+        if outs and given == own and len(outs) == len(operation.results):
             return overload, outs
     return None, []

@@ -5,6 +5,7 @@ A replay runs the very same operations on the very same tensors, and no Python. 
 replay, and shows as a difference from a step run by Python.
 """
 
+import math
 import threading
 import traceback
 from collections.abc import Callable
@@ -17,8 +18,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .errors import ContractError
+
 _READS = {
-    *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"),
+    *("_local_scalar_dense", "allclose", "_pack_padded_sequence", "nonzero", "masked_select", "equal", "is_nonzero"),
     *("_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount"),
 }
 _TAGS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
@@ -47,8 +50,8 @@ class Operation:
 
     def writes(self) -> bool:
         """Whether it changes an input."""
-        schema = getattr(self.function, "_schema", None)
-        return schema is not None and bool(schema.is_mutable)
+        schema = getattr(self.function, "_schema", None)  # that of batch_norm does not say that it does
+        return schema is not None and (bool(schema.is_mutable) or "batch_norm" in schema.name)
 
     def views(self) -> bool:
         """Whether it gives its inputs in other shapes and computes nothing."""
@@ -96,9 +99,11 @@ class Recording:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, most: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
+        self.left = most
+        self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -110,6 +115,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if reads:
             self.recording.note_read(str(func))
         self.recording.operations.append(operation)
+        for tensor in operation.outputs() if self.left < math.inf else ():
+            if (held := storage(tensor)) not in self.seen:
+                self.seen.add(held)
+                self.left -= tensor.untyped_storage().nbytes()
+        if self.left < 0:
+            raise ContractError("the tensors of a step take too much memory to be kept at once")
         return result
 
 
@@ -126,8 +137,12 @@ def _caller(frames: traceback.StackSummary) -> str:
     return next(places, "unknown")
 
 
-def record(step: Callable[[], Any]) -> tuple[Any, Recording]:
-    """Run ``step`` once and record its tensor operations; what it returned, and the recording."""
+def record(step: Callable[[], Any], most: float = math.inf) -> tuple[Any, Recording]:
+    """Run ``step`` once and record its tensor operations; what it returned, and the recording.
+
+    Raises:
+        ContractError: the tensors that it makes or sees take more than ``most`` bytes, and all are kept.
+    """
     recording, thread = Recording(), threading.get_ident()
 
     def noting(name: str) -> Callable[..., Any]:
@@ -144,7 +159,7 @@ def record(step: Callable[[], Any]) -> tuple[Any, Recording]:
         try:
             for name in _METHODS:
                 setattr(Tensor, name, noting(name))
-            with _Recorder(recording):
+            with _Recorder(recording, most):
                 result = step()
         finally:
             for name in _METHODS:

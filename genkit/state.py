@@ -1,7 +1,8 @@
 """What a training is at one moment, as named tensors: saving these saves the run, copying them back restores it."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from numbers import Number
 
 import torch
 from torch import Tensor
@@ -25,6 +26,17 @@ def shapes(trainer: Trainer) -> dict[str, tuple[str, tuple[int, ...]]]:
 def training(trainer: Trainer) -> Tensors:
     """What else moves: the trainer's own parameters and buffers, and its optimizers."""
     return _own(trainer) | dict(_optimizer_tensors(trainer))
+
+
+def forget(trainer: Trainer, known: Collection[str]) -> None:
+    """Take from the optimizers the tensors that :func:`training` did not name when it gave the ``known`` names."""
+    for name, optimizer in trainer.optimizers.items():
+        for number, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            held = optimizer.state.get(parameter, {})
+            for key in [key for key in held if f"optimizer/{name}/{number}/{key}" not in known]:
+                del held[key]
+            if not held:
+                optimizer.state.pop(parameter, None)
 
 
 def _own(trainer: Trainer) -> Tensors:
@@ -90,7 +102,7 @@ LONGEST = 1_000
 
 
 def _plain(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
-    if value is None or isinstance(value, int | float | complex | str | bytes):
+    if value is None or isinstance(value, Number | str | bytes):
         yield name, value
         return
     apart = isinstance(value, Tensor | torch.nn.Module | torch.optim.Optimizer) or callable(value)

@@ -1,5 +1,6 @@
 """Plans: a step's operations replayed on a CPU give the bits of Python's steps, whatever operations they are."""
 
+import itertools
 import json
 import random
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit import kernels
+from genkit import kernels, plan
 from genkit.config import TrainOptions
 from genkit.data import from_images
 from genkit.engine import Engine
@@ -34,18 +35,18 @@ def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
     trainer = discover().find(Model, name).target()
     options = {"batch_size": 64, "log_interval": 50, "kernels": chosen}
     made = [build(trainer, trainer.Config(), data.spec, 0, "cpu") for _ in range(2)]
-    eager, plan = (
+    eager, planned = (
         Engine(each, data, TrainOptions(engine=engine, **options))
         for each, engine in zip(made, ("eager", "graph"), strict=True)
     )
     for window in (1, 4, 3):
         eager.run(window)
-        plan.run(window)
-    assert (eager.name, plan.name, plan.kernels) == ("eager", "graph", chosen)
-    assert (eager.replays, plan.replays) == (0, 6)  # Python made the first step of the first two windows
-    assert not differing(tensors(eager.trainer), tensors(plan.trainer))
-    assert eager.means() == plan.means()
-    assert eager.rng.state().equal(plan.rng.state())
+        planned.run(window)
+    assert (eager.name, planned.name, planned.kernels) == ("eager", "graph", chosen)
+    assert (eager.replays, planned.replays) == (0, 6)  # Python made the first step of the first two windows
+    assert not differing(tensors(eager.trainer), tensors(planned.trainer))
+    assert eager.means() == planned.means()
+    assert eager.rng.state().equal(planned.rng.state())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -68,21 +69,21 @@ def test_plans_of_other_optimizers_and_precisions(tiny, images: Tensor, optimize
     made = [build(Other, Other.Config(), data.spec, 0, "cpu") for _ in range(2)]
     options = {"batch_size": 4, "precision": precision}
     eager = Engine(made[0], data, TrainOptions(engine="eager", **options))
-    plan = Engine(made[1], data, TrainOptions(engine="graph", **options))
-    for engine in (eager, plan):
+    planned = Engine(made[1], data, TrainOptions(engine="graph", **options))
+    for engine in (eager, planned):
         engine.run(9)
-    assert (plan.name, plan.replays) == ("graph", 8)
-    assert not differing(tensors(eager.trainer), tensors(plan.trainer))
+    assert (planned.name, planned.replays) == ("graph", 8)
+    assert not differing(tensors(eager.trainer), tensors(planned.trainer))
 
 
 def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
     """``work`` done once and its result copied into ``target``; then undone, and repeated by a plan."""
     _, recording = record(lambda: target.copy_(work()))
-    plan = Plan(recording.operations)
+    planned = Plan(recording.operations)
     expected = target.clone()
     target.zero_()
-    plan.run()
-    return expected, plan
+    planned.run()
+    return expected, planned
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -107,9 +108,9 @@ def test_any_sequence_of_operations(seed: int) -> None:
     for tensor, value in zip(held, start, strict=True):
         tensor.copy_(value)
     _, recording = record(lambda: target.copy_(work()))
-    plan = Plan(recording.operations)
+    planned = Plan(recording.operations)
     results: list[list[Tensor]] = []
-    for again in (lambda: target.copy_(work()), plan.run):
+    for again in (lambda: target.copy_(work()), planned.run):
         for tensor, value in zip(held, start, strict=True):
             tensor.copy_(value)
         for _ in range(3):
@@ -148,11 +149,11 @@ def test_memory_is_shared_by_tensors_of_different_times() -> None:
             y = torch.sin(y + 1)
         return y
 
-    expected, plan = replayed(work, target)
+    expected, planned = replayed(work, target)
     assert torch.equal(target, expected)
-    outs = {kwargs["out"].untyped_storage().data_ptr() for _, _, kwargs in plan._calls if "out" in kwargs}
+    outs = {kwargs["out"].untyped_storage().data_ptr() for _, _, kwargs in planned._calls if "out" in kwargs}
     assert len(outs) == 2  # one to read, one to write
-    assert len(plan._calls) == 40 + 1  # and what copies the result
+    assert len(planned._calls) == 40 + 1  # and what copies the result
 
 
 def test_large_results_that_are_taken_over_are_let_go() -> None:
@@ -161,21 +162,23 @@ def test_large_results_that_are_taken_over_are_let_go() -> None:
     def work() -> Tensor:
         return nn.functional.batch_norm(x, None, None, training=True).mul(2).sum()
 
-    expected, plan = replayed(work, target)
+    expected, planned = replayed(work, target)
     assert torch.equal(target, expected)
-    taken = [tensor for call, args, _ in plan._calls if call is _take for taker in args[3] for tensor, _ in taker or ()]
+    taken = [
+        tensor for call, args, _ in planned._calls if call is _take for taker in args[3] for tensor, _ in taker or ()
+    ]
     assert taken
     assert all(tensor.untyped_storage().nbytes() < 2**20 for tensor in taken)
 
 
 def test_constants_are_made_once_unless_they_are_changed() -> None:
     x, target = torch.randn(3), torch.zeros(3)
-    expected, plan = replayed(lambda: x * torch.ones_like(x), target)
+    expected, planned = replayed(lambda: x * torch.ones_like(x), target)
     assert torch.equal(target, expected)
-    assert len(plan._calls) == 2
-    expected, plan = replayed(lambda: torch.zeros_like(x).add_(x), target)
+    assert len(planned._calls) == 2
+    expected, planned = replayed(lambda: torch.zeros_like(x).add_(x), target)
     for _ in range(2):
-        plan.run()
+        planned.run()
     assert torch.equal(target, expected)
 
 
@@ -223,21 +226,21 @@ def test_results_in_one_piece_of_memory_and_lists_of_one() -> None:
     ]
     for work in works:
         _, recording = record(lambda work=work: target.copy_(work()))
-        plan = Plan(recording.operations)
+        planned = Plan(recording.operations)
         for _ in range(2):
             bias.add_(1)
-            plan.run()
+            planned.run()
             assert torch.equal(target, work())
 
 
 def test_what_gives_nothing_is_not_forgotten() -> None:
     x = torch.ones(1)
     _, recording = record(lambda: torch._assert_async(x))
-    plan = Plan(recording.operations)
-    plan.run()
+    planned = Plan(recording.operations)
+    planned.run()
     x.zero_()
     with pytest.raises(RuntimeError):
-        plan.run()
+        planned.run()
 
 
 class Period:
@@ -351,12 +354,12 @@ def test_a_tanh_becomes_part_of_its_product() -> None:
         (lambda: torch.tanh(x @ w.t() + 1), 4),
     ):
         _, recording = record(lambda work=work: target.copy_(work()))
-        plan = Plan(kernels.replace(recording.operations))
+        planned = Plan(kernels.replace(recording.operations))
         with kernels.entered("onednn"):
             expected = work()
-        plan.run()
+        planned.run()
         assert torch.equal(target, expected)
-        assert len(plan._calls) == calls
+        assert len(planned._calls) == calls
 
 
 def test_which_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,8 +427,113 @@ def test_random_numbers_of_a_plan_come_from_the_stream() -> None:
     rng, target = Rng(0, "x"), torch.zeros(3)
     _, recording = record(lambda: target.copy_(rng.normal(3)))
     rng.set_state(Rng(0, "x").state())
-    plan = Plan(recording.operations)
+    planned = Plan(recording.operations)
     other = Rng(0, "x")
     for _ in range(3):
-        plan.run()
+        planned.run()
         assert torch.equal(target, other.normal(3))
+
+
+def cross_entropy(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    late = torch.where(self.iteration > 8, 1.0, 0.0)
+    entropy = nn.functional.binary_cross_entropy(fake.sigmoid(), real.sigmoid())
+    return (fake - real).square().mean() * (1 + late * entropy.detach())
+
+
+def fresh_statistics(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    late = torch.where(self.iteration > 8, 1.0, 0.0)
+    mean, variance = torch.zeros(1), torch.ones(1)
+    normal = nn.functional.batch_norm(fake, mean, variance, training=True)
+    return (normal - mean.view(1, -1, 1, 1) * late).square().mean()
+
+
+def moving_bound(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    start = torch.where(self.iteration > 8, 1.0, 0.0)
+    return ((fake - real) * torch.linspace(start, torch.tensor(2.0), fake.shape[-1])).square().mean()
+
+
+def product(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    late = torch.where(self.iteration > 8, 1.0, 0.0)
+    return (fake.flatten(1)[:, :3] * late + 2).prod(1).mean()
+
+
+def dropout(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    return (nn.functional.dropout(fake) - real).square().mean()
+
+
+def not_a_number(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    if not hasattr(self, "best"):
+        self.register_buffer("best", torch.tensor(float("nan")))
+    return (fake - real).abs().mean()
+
+
+def by_mse(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    return nn.functional.mse_loss(fake, real) + nn.functional.huber_loss(fake, real)
+
+
+@pytest.mark.parametrize(
+    ("loss", "planned"),
+    [
+        (cross_entropy, True),
+        (fresh_statistics, True),
+        (moving_bound, True),
+        (by_mse, True),
+        (product, False),
+        (dropout, False),
+        (not_a_number, True),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_steps_that_are_hard_to_replay(
+    tiny, images: Tensor, loss: Callable[..., Tensor], planned: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Hard(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            value = loss(self, self.generator(self.generator.prior(len(batch.images), rng)), batch.images)
+            self.update(generator=value)
+            return {"loss": value.detach()}
+
+    data = from_images(images)
+    for chosen in ("torch", "onednn"):
+        engines = []
+        for engine in ("eager", "auto"):
+            torch.manual_seed(0)
+            options = TrainOptions(batch_size=4, engine=engine, kernels=chosen)
+            engines.append(Engine(build(Hard, Hard.Config(), data.spec, 0, "cpu"), data, options))
+            for window in (1, 4, 20):
+                engines[-1].run(window)
+        eager, auto = engines
+        assert auto.name.startswith("graph" if planned else "eager (the step cannot be captured: ")
+        differ = differing(tensors(eager.trainer), tensors(auto.trainer))
+        assert [name for name in differ if name != "trainer/best"] == []
+        assert eager.means() == auto.means()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_optimizer_that_is_first_stepped_later(tiny, images: Tensor) -> None:
+    class Late(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            loss = self.generator(self.generator.prior(len(batch.images), rng)).square().mean()
+            self.update(generator=loss)
+            if next(numbers) > 3:
+                self.update(discriminator=self.discriminator(batch.images).square().mean())
+            return {"loss": loss.detach()}
+
+    data = from_images(images)
+    numbers = itertools.count()
+    engine = Engine(build(Late, Late.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine.run(3)
+    assert engine.name == (
+        "eager (the step cannot be captured: optimizer/discriminator/0/exp_avg appears after the first step)"
+    )
+    assert int(engine.trainer.iteration) == 3
+    engine.run(4)
+
+
+def test_a_step_too_large_to_be_kept_is_run_by_python(tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MOST", 1000)
+    data = from_images(images)
+    engine = Engine(build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine.run(5)
+    why = "the tensors of a step take too much memory to be kept at once"
+    assert engine.name == f"eager (the step cannot be captured: {why})"

@@ -120,7 +120,7 @@ _WRITE = {
     *("cat", "stack", "gt", "ge", "lt", "le", "eq", "ne", "index_select", "gather", "sigmoid"),
     *("sigmoid_backward", "tanh", "tanh_backward", "leaky_relu", "leaky_relu_backward", "relu"),
     *("threshold_backward", "softplus", "softplus_backward", "silu", "silu_backward", "gelu", "gelu_backward"),
-    *("elu"),
+    "elu",
 }
 """Operations that have an overload which writes into given memory and computes the same."""
 _OTHERWISE = ("aten.prod.", "aten.cumprod.", "aten.masked_fill.Tensor", "aten._linalg_det.", "aten._linalg_slogdet.")

@@ -373,7 +373,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _changes(name: str) -> str:
-    return f"it changes {name}, which is no tensor"
+    return f"it changes {name}, which is no parameter or buffer"
 
 
 def _prefer_fused(trainer: Trainer) -> None:

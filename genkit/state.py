@@ -81,12 +81,19 @@ def scalars(trainer: Trainer) -> dict[str, object]:
 
 
 def plain(trainer: Trainer) -> dict[str, object]:
-    """Numbers and strings that the trainer, its networks, and what they hold (a list, a schedule) keep, by name."""
-    seen = {id(trainer)}
-    found = dict(_plain("", vars(trainer), seen))
-    for prefix, module in list(trainer.named_modules())[1:]:
-        found |= _plain(prefix, vars(module), seen)
-    return found | scalars(trainer)
+    """What may change unseen, by name: all but parameters, buffers and optimizer state that a trainer keeps.
+
+    Numbers, strings, tensors (which, and how often changed) and random streams: its own, its networks' and
+    optimizers', and those of what they hold, a list or a schedule for one.
+    """
+    seen = {id(trainer), *map(id, trainer.parameters()), *map(id, trainer.buffers())}
+    holders = {**dict(trainer.named_modules()), **{f"optimizer {k}": v for k, v in trainer.optimizers.items()}}
+    found = scalars(trainer)
+    for prefix, holder in holders.items():
+        for name, value in vars(holder).items():
+            if name not in _REGISTERED:
+                found |= _plain(f"{prefix}.{name}" if prefix else name, value, seen)
+    return found
 
 
 def changed(before: Mapping[str, object], now: Mapping[str, object]) -> str | None:
@@ -99,15 +106,23 @@ def changed(before: Mapping[str, object], now: Mapping[str, object]) -> str | No
 
 LONGEST = 1_000
 """Of a list, or the like, that is looked through for numbers."""
+_REGISTERED = ("_parameters", "_buffers", "_modules", "state", "param_groups")
 
 
 def _plain(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
     if value is None or isinstance(value, Number | str | bytes):
         yield name, value
+    elif isinstance(value, torch.Generator):
+        yield name, value.get_state().numpy().tobytes()
+    elif id(value) in seen or isinstance(value, torch.nn.Module | torch.optim.Optimizer) or callable(value):
         return
-    apart = isinstance(value, Tensor | torch.nn.Module | torch.optim.Optimizer) or callable(value)
-    if apart or id(value) in seen:
-        return
+    elif isinstance(value, Tensor):
+        yield name, (id(value), 0 if value.is_inference() else value._version)
+    else:
+        yield from _parts(name, value, seen)
+
+
+def _parts(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
     seen.add(id(value))
     if isinstance(value, Mapping):
         parts = [(str(key), part) for key, part in value.items()]

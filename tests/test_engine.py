@@ -143,7 +143,7 @@ def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
     ("how", "why"),
     [
         ("reads", "operation not permitted while capturing: aten._local_scalar_dense"),
-        ("counts", "the step cannot be captured: it changes count, which is no tensor"),
+        ("counts", "the step cannot be captured: it changes count, which is no parameter or buffer"),
         ("counts where nobody looks", "metrics differs between replayed steps and the same steps run by Python"),
         ("replaces", "differs between replayed steps and the same steps run by Python"),
     ],
@@ -169,7 +169,7 @@ def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(ti
 
     options = {"iterations": 4, "batch_size": 4, "device": "cpu", "progress": False}
     run = genkit.train(wrong(tiny, "counts"), dataset=images, engine="graph", callbacks=[Notices()], **options)
-    said = "eager (the step cannot be captured: it changes count, which is no tensor)"
+    said = "eager (the step cannot be captured: it changes count, which is no parameter or buffer)"
     assert json.loads((run.path / "run.json").read_text())["environment"]["engine"] == said
     assert Notices.heard == [f"the engine is {said}"]
     for engine, used in (("auto", "graph"), ("eager", "eager")):

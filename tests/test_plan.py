@@ -253,12 +253,27 @@ class Period:
         return 1.0 if self.count % 10 else 2.0
 
 
-@pytest.mark.parametrize("how", ["schedule", "list", "object"])
+class Counted(torch.optim.SGD):
+    """An optimizer that counts its steps in an attribute."""
+
+    count = 0
+
+    def step(self, closure: None = None) -> None:
+        self.count += 1
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.add_(p.grad, alpha=-0.01 if self.count % 10 else -0.1)
+
+
+@pytest.mark.parametrize("how", ["schedule", "list", "object", "tensor", "generator", "optimizer"])
 def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, images: Tensor, how: str) -> None:
     class Counts(tiny):
         def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
             super().__init__(config, spec)
-            self.held = {"object": Period(), "list": [0], "schedule": None}[how]
+            held = {"object": Period(), "list": [0], "tensor": torch.zeros(()), "generator": torch.Generator()}
+            self.held = held.get(how)
+            if how == "optimizer":
+                self.optimizers["discriminator"] = Counted(self.discriminator.parameters(), lr=0.1)
             if how == "schedule":
                 self.optimizers["discriminator"].param_groups[0]["lr"] = torch.tensor(0.01)
                 self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizers["discriminator"], 10)
@@ -270,7 +285,11 @@ def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, imag
             elif how == "list":
                 self.held[0] += 1
                 metrics["d_loss"] = metrics["d_loss"] * (1 if self.held[0] % 10 else 2)
-            else:
+            elif how == "tensor":
+                metrics["d_loss"] = metrics["d_loss"] * torch.where(self.held.add_(1) > 10, 2, 1)
+            elif how == "generator":
+                metrics["d_loss"] = metrics["d_loss"] * torch.rand((), generator=self.held)
+            elif how == "object":
                 metrics["d_loss"] = metrics["d_loss"] * self.held.next()
             return metrics
 

@@ -86,12 +86,14 @@ def plain(trainer: Trainer) -> dict[str, object]:
     Numbers, strings, tensors (which, and how often changed) and random streams: its own, its networks' and
     optimizers', and those of what they hold, a list or a schedule for one.
     """
-    seen = {id(trainer), *map(id, trainer.parameters()), *map(id, trainer.buffers())}
+    registered = (*trainer.parameters(), *trainer.buffers(), *(tensor for _, tensor in _optimizer_tensors(trainer)))
+    seen = {id(trainer), *map(id, registered)}
     holders = {**dict(trainer.named_modules()), **{f"optimizer {k}": v for k, v in trainer.optimizers.items()}}
     found = scalars(trainer)
     for prefix, holder in holders.items():
+        inner = isinstance(holder, torch.optim.Optimizer)  # whose private names are torch's own affair
         for name, value in vars(holder).items():
-            if name not in _REGISTERED:
+            if name not in _REGISTERED and not (inner and name.startswith("_")):
                 found |= _plain(f"{prefix}.{name}" if prefix else name, value, seen)
     return found
 
@@ -106,7 +108,7 @@ def changed(before: Mapping[str, object], now: Mapping[str, object]) -> str | No
 
 LONGEST = 1_000
 """Of a list, or the like, that is looked through for numbers."""
-_REGISTERED = ("_parameters", "_buffers", "_modules", "state", "param_groups")
+_REGISTERED = ("_parameters", "_buffers", "_modules", "state", "param_groups", "defaults")
 
 
 def _plain(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
@@ -117,7 +119,8 @@ def _plain(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, obje
     elif id(value) in seen or isinstance(value, torch.nn.Module | torch.optim.Optimizer) or callable(value):
         return
     elif isinstance(value, Tensor):
-        yield name, (id(value), 0 if value.is_inference() else value._version)
+        if value.grad_fn is None:  # else it was computed from parameters, as a normalised weight is
+            yield name, (id(value), 0 if value.is_inference() else value._version)
     else:
         yield from _parts(name, value, seen)
 

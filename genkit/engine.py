@@ -295,6 +295,9 @@ class Engine:
         tensors = {name: t for name, t in state.networks(self.trainer).items() if name not in self.may_be_infinite}
         if not tensors:
             return None
+        sums = torch.stack([tensor.sum().abs().float() for tensor in tensors.values()])
+        if bool(torch.isfinite(sums).all()):  # what is not finite makes its sum so; large numbers may, too
+            return None
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
         if not bool(finite.all()):
             name = list(tensors)[finite.tolist().index(False)]

@@ -119,16 +119,20 @@ class GraphSteps:
         Returns:
             The metrics, ``(steps made, M)``, on the device.
         """
-        made: list[Tensor] = []
-        at = 0
-        while at < len(indices) and not (made and stop):
-            whole = len(indices) - at >= self.steps
-            buffer, rows, replay = (
-                (self._indices, self._rows, self._many) if whole else (self._one_index, self._one_row, self._one)
-            )
-            buffer.copy_(indices[at : at + len(buffer)])
-            replay()
-            self.replays += 1
-            made.append(rows.clone())
-            at += len(buffer)
-        return torch.cat(made)
+        made, result = 0, self._one_row.new_empty(len(indices), self._one_row.shape[1])
+        many, whole = len(indices) // self.steps, len(indices) - len(indices) % self.steps
+        for shape, part, buffer, rows, replay in (
+            ((many, self.steps, -1), slice(0, whole), self._indices, self._rows, self._many),
+            ((len(indices) - whole, 1, -1), slice(whole, None), self._one_index, self._one_row, self._one),
+        ):
+            # All views are made at once: one by one, between replays, they cost a small network a per cent.
+            views = zip(indices[part].view(shape), result[part].view(shape), strict=True) if shape[0] else ()
+            for given, wanted in views:
+                if made and stop:
+                    return result[:made]
+                buffer.copy_(given)
+                replay()
+                self.replays += 1
+                wanted.copy_(rows)
+                made += len(buffer)
+        return result

@@ -8,7 +8,6 @@ What is replaced depends on how tensors look and never on timing, so it is the s
 differs from torch's kernels.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -25,7 +24,8 @@ FEWEST_MULTIPLICATIONS = 2**22
 """Of a matrix product that oneDNN computes; at a smaller one it is no faster."""
 FEWEST_TANHS = 2**14
 
-Kernel = Callable[..., Tensor]
+Called = tuple[Callable[..., Tensor], tuple[Any, ...]]
+"""A function, and what it is called with."""
 
 
 def choose(option: str, device: torch.device) -> str:
@@ -54,10 +54,10 @@ def _usable(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
-def kernel(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Kernel | None:
-    """What computes in place of an operation, with the same arguments; None: the operation itself."""
-    fits, replacement = _REPLACED.get(function, (None, None))
-    return replacement if fits and not kwargs and fits(*args) else None
+def kernel(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Called | None:
+    """What is called in place of an operation; None: the operation itself."""
+    replacement = _REPLACED.get(function) if not kwargs else None
+    return replacement(*args) if replacement else None
 
 
 @final
@@ -65,7 +65,10 @@ class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, the operations of the thread are computed by :func:`kernel`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (kernel(func, args, kwargs or {}) or func)(*args, **(kwargs or {}))
+        if replaced := kernel(func, args, kwargs or {}):
+            function, given = replaced
+            return function(*given)
+        return func(*args, **(kwargs or {}))
 
 
 def entered(chosen: str) -> AbstractContextManager[object]:
@@ -81,47 +84,45 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
             uses.setdefault(held, []).append(number)
     replaced: list[Operation | None] = []
     for number, operation in enumerate(operations):
-        function = kernel(operation.function, operation.args, operation.kwargs)
-        made_at, *read_at = uses.get(storage(operation.args[0]), [0]) if function is _tanh else [0]
+        with torch.no_grad():
+            function, args = kernel(operation.function, operation.args, operation.kwargs) or (None, operation.args)
+        made_at, *read_at = uses.get(storage(args[0]), [0]) if function is _tanh else [0]
         product = replaced[made_at] if read_at == [number] else None
-        if product and product.function in (_mm, _addmm) and product.results[0] is operation.args[0]:
-            fused = functools.partial(product.function, then="tanh")
-            replaced[made_at] = Operation(fused, product.args, {}, operation.results)
+        if product and product.function is _linear() and product.results[0] is args[0]:
+            fused = (*product.args[:3], "tanh", *product.args[4:])
+            replaced[made_at] = Operation(product.function, fused, {}, operation.results)
             replaced.append(None)
+        elif function:
+            replaced.append(Operation(function, args, {}, operation.results))
         else:
-            replaced.append(dataclasses.replace(operation, function=function or operation.function))
+            replaced.append(operation)
     return [operation for operation in replaced if operation is not None]
 
 
-def _mm(x: Tensor, w: Tensor, then: str = "none") -> Tensor:
-    return _linear()(x, w.t(), None, then, [], "")
+def _of_mm(x: Tensor, w: Tensor) -> Called | None:
+    fits = len(x) * w.numel() >= FEWEST_MULTIPLICATIONS and all(_plain(t) and _rows_apart(t) for t in (x, w))
+    return (_linear(), (x, w.t(), None, "none", [], "")) if fits else None
 
 
-def _addmm(bias: Tensor, x: Tensor, w: Tensor, then: str = "none") -> Tensor:
-    return _linear()(x, w.t(), bias, then, [], "")
+def _of_addmm(bias: Tensor, x: Tensor, w: Tensor) -> Called | None:
+    fits = _plain(bias) and bias.shape == w.shape[1:] and bias.is_contiguous() and _of_mm(x, w)
+    return (_linear(), (x, w.t(), bias, "none", [], "")) if fits else None
+
+
+def _of_tanh(x: Tensor) -> Called | None:
+    fits = x.numel() >= FEWEST_TANHS and _plain(x) and x.dim() <= 5 and x.is_contiguous()
+    return (_tanh, (x,)) if fits else None
 
 
 @functools.cache
-def _linear() -> Kernel:
+def _linear() -> Callable[..., Tensor]:
     """Looked up when it is first needed: a build of torch may lack it."""
-    overload: Kernel = torch.ops.mkldnn._linear_pointwise.default
+    overload: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
     return overload
 
 
 def _tanh(x: Tensor) -> Tensor:
     return x.to_mkldnn().tanh().to_dense()
-
-
-def _fits_mm(x: Tensor, w: Tensor) -> bool:
-    return len(x) * w.numel() >= FEWEST_MULTIPLICATIONS and all(_plain(t) and _rows_apart(t) for t in (x, w))
-
-
-def _fits_addmm(bias: Tensor, x: Tensor, w: Tensor) -> bool:
-    return _plain(bias) and bias.shape == w.shape[1:] and bias.is_contiguous() and _fits_mm(x, w)
-
-
-def _fits_tanh(x: Tensor) -> bool:
-    return x.numel() >= FEWEST_TANHS and _plain(x) and x.dim() <= 5 and x.is_contiguous()
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -134,8 +135,8 @@ def _rows_apart(matrix: Tensor) -> bool:
     return (right == 1 and down >= columns) or (down == 1 and right >= rows)
 
 
-_REPLACED: dict[Any, tuple[Callable[..., bool], Kernel]] = {
-    torch.ops.aten.mm.default: (_fits_mm, _mm),
-    torch.ops.aten.addmm.default: (_fits_addmm, _addmm),
-    torch.ops.aten.tanh.default: (_fits_tanh, _tanh),
+_REPLACED: dict[Any, Callable[..., Called | None]] = {
+    torch.ops.aten.mm.default: _of_mm,
+    torch.ops.aten.addmm.default: _of_addmm,
+    torch.ops.aten.tanh.default: _of_tanh,
 }

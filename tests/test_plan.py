@@ -140,6 +140,57 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
+    """Every operation that a plan lets write into given memory, called in the ways that there are."""
+    f, aten, one = nn.functional, torch.ops.aten, 0.7
+    unary = ("neg", "abs", "sgn", "sign", "square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")
+    unary += ("sin", "cos", "erf", "sigmoid", "tanh", "relu", "sum", "mean")
+    compared = ("gt", "ge", "lt", "le", "eq", "ne")
+    pairs = [(name, other) for name in (*compared, "mul", "div", "pow", "clamp_min", "clamp_max") for other in (b, one)]
+    pairs += [("maximum", b), ("minimum", b), ("mm", b)]
+    calls: list[Callable[[], Tensor]] = [
+        *(lambda name=name: getattr(torch, name)(a) for name in unary),
+        *(lambda name=name, other=other: getattr(torch, name)(a, other) for name, other in pairs),
+        *(lambda name=name: getattr(aten, name).Scalar(a, one) for name in ("add", "sub", "mul", "div")),
+        *(lambda name=name: getattr(torch, name)(a, b, alpha=2) for name in ("add", "sub", "rsub")),
+        *(lambda layer=layer: layer(a - 1) for layer in (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)),
+        *(lambda name=name: getattr(torch, name)(a, (0,), True) for name in ("sum", "mean")),
+        *(lambda name=name: getattr(torch, name)(a, a, b, value=2) for name in ("addcmul", "addcdiv")),
+        *(lambda name=name: getattr(torch, name)([a, b], 1) for name in ("cat", "stack")),
+        *(lambda weight=weight: torch.lerp(a, b, weight) for weight in (one, a)),
+        *(lambda low=low, high=high: torch.clamp(a, low, high) for low, high in ((None, 1), (1, None), (a, b))),
+        lambda: torch.addmm(a, a, b, beta=2, alpha=3),
+        lambda: torch.bmm(a[None], b[None]),
+        lambda: torch.baddbmm(a[None], a[None], b[None], beta=2, alpha=3),
+        lambda: torch.div(a, b, rounding_mode="floor"),
+        lambda: torch.pow(2, a),
+        lambda: torch.where(a > 1, a, b),
+        lambda: torch.index_select(a, 1, rows),
+        lambda: torch.gather(a, 1, rows.view(1, -1)),
+        *(lambda name=f"{name}_backward": getattr(aten, name)(a, b) for name in ("sigmoid", "tanh", "silu", "gelu")),
+        lambda: aten.threshold_backward(a, b, 1),
+        lambda: aten.softplus_backward(a, b, 1, 20),
+        lambda: aten.leaky_relu_backward(a, b, 0.1, False),
+    ]
+    return calls
+
+
+def test_every_operation_that_writes_into_given_memory() -> None:
+    stream = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(4, 4, generator=stream) + 0.5 for _ in range(2))
+    seen = set()
+    for number, call in enumerate(forms(a, b, torch.tensor([3, 0, 2]))):
+        expected = call()
+        target = torch.zeros_like(expected)
+        _, recording = record(lambda call=call, target=target: target.copy_(call()))
+        planned = Plan(recording.operations)
+        target.zero_()
+        planned.run()
+        assert torch.equal(target, expected), number
+        seen |= {operation.function.overloadpacket.__name__ for operation in recording.operations}
+    assert seen >= plan._FUNCTIONS | plan._OVERLOADS
+
+
 def test_memory_is_shared_by_tensors_of_different_times() -> None:
     x, target = torch.randn(1000), torch.zeros(1000)
 

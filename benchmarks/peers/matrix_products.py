@@ -41,9 +41,10 @@ class Loop:
     def run(self, steps: int) -> dict[str, float]:
         for _ in range(steps):
             for (a, b), result in zip(self.factors, self.results, strict=True):
-                replacement = kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) if self.onednn else None
-                if replacement:
-                    replacement(a, b)
+                replaced = kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) if self.onednn else None
+                if replaced:
+                    function, given = replaced
+                    function(*given)
                 else:
                     torch.mm(a, b, out=result)
         wait(self.device)

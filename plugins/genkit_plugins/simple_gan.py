@@ -102,9 +102,9 @@ class SimpleGAN(genkit.Trainer):
         generator_loss = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
         self.update(generator=generator_loss)
 
-        accuracy = 0.5 * ((real_logits > 0).float().mean() + (fake_logits <= 0).float().mean())
+        right = torch.cat([real_logits > 0, fake_logits <= 0])  # (2B,)
         return {
             "discriminator_loss": 0.5 * (real_loss.detach() + fake_loss.detach()),
-            "accuracy": accuracy,
+            "accuracy": right.float().mean(),
             "generator_loss": generator_loss.detach(),
         }

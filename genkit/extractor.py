@@ -75,8 +75,8 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``(B, C, H, W)`` in [-1, 1] → features ``(B, 64)`` and logits ``(B, K)``."""
-        h = F.max_pool2d(F.relu(self.first(images)), 2)  # (B, 16, H/2, W/2)
-        h = F.max_pool2d(F.relu(self.second(h)), 2)  # (B, 32, H/4, W/4)
+        h = F.relu(F.max_pool2d(self.first(images), 2))  # (B, 16, H/2, W/2)
+        h = F.relu(F.max_pool2d(self.second(h), 2))  # (B, 32, H/4, W/4)
         h = F.adaptive_avg_pool2d(F.relu(self.third(h)), 4).flatten(1)  # (B, 64 * 4 * 4), whatever H and W are
         features = F.relu(self.dense(F.dropout(h, 0.5, self.training)))  # (B, 64)
         return features, self.classes(F.dropout(features, 0.2, self.training))  # (B, 64), (B, K)
@@ -86,7 +86,8 @@ class Extractor:
     """A network in evaluation mode, for good, and what is known of it."""
 
     def __init__(self, network: Network, info: ExtractorInfo, about: Mapping[str, Any]) -> None:
-        self._network = network.eval().requires_grad_(False)
+        # Channels last: convolution and pooling take half the time on a CPU.
+        self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.info = info
         self.about = about
         """The metadata of its weights file; empty where it is random."""

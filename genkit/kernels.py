@@ -88,7 +88,8 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
             function, args = kernel(operation.function, operation.args, operation.kwargs) or (None, operation.args)
         made_at, *read_at = uses.get(storage(args[0]), [0]) if function is _tanh else [0]
         product = replaced[made_at] if read_at == [number] else None
-        if product and product.function is _linear() and product.results[0] is args[0]:
+        alone = product and product.function is _linear() and product.args[3:4] == ("none",)
+        if product and alone and product.results[0] is args[0]:
             fused = (*product.args[:3], "tanh", *product.args[4:])
             replaced[made_at] = Operation(product.function, fused, {}, operation.results)
             replaced.append(None)

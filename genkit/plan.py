@@ -191,14 +191,19 @@ class _Memory:
 
 def _constant(operation: Operation, changed: set[int]) -> bool:
     """Whether it gives the same each time, and nothing changes that: its result can stay as it is."""
-    name = getattr(getattr(operation.function, "overloadpacket", None), "__name__", "")
+    name = _name(operation.function)
     known = name in _CONSTANTS and (name.endswith("_like") or not operation.inputs())
     return known and all(storage(tensor) not in changed for tensor in operation.outputs())
 
 
+def _name(function: Callable[..., Any]) -> str:
+    """That of an operation of torch; an extension's may be called the same, and compute something else."""
+    return str(function.overloadpacket.__name__) if getattr(function, "namespace", "") == "aten" else ""  # type: ignore[attr-defined]
+
+
 def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
     """An operation without torch's wrapper in Python, and what is slow to call in it as a function of torch."""
-    name = getattr(getattr(function, "overloadpacket", None), "__name__", "")
+    name = _name(function)
     bare: Callable[..., Any] = getattr(torch, name) if name in _LISTS else getattr(function, "_op", function)
     return bare
 
@@ -238,18 +243,17 @@ def _let_go(takers: Takers) -> None:
 
 
 def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, list[str]]:
-    """The overload that computes the same into tensors given to it, and their names; None where there is none.
+    """What computes the same into tensors given to it, and their names; None where there is nothing.
 
     Only operations that are known to: some of torch compute elsewhere and copy, resize what they are given, or are
     wrong (batch normalisation of what is not contiguous, a mean of cross-entropies; torch 2.14).
     """
-    packet = getattr(operation.function, "overloadpacket", None)
-    operation_name = getattr(packet, "__name__", "")
-    for name in packet.overloads() if packet and operation_name in _FUNCTIONS | _OVERLOADS else ():
-        overload = getattr(packet, name)
+    name = _name(operation.function)
+    packet = getattr(torch.ops.aten, name) if name in _FUNCTIONS | _OVERLOADS else None
+    for overload in (getattr(packet, each) for each in packet.overloads()) if packet else ():
         given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
         outs = [a.name for a in overload._schema.arguments if a.is_out]
         own = [(a.name, str(a.type)) for a in operation.function._schema.arguments]  # type: ignore[attr-defined]
         if outs and given == own and len(outs) == len(operation.results):
-            return getattr(torch, operation_name) if operation_name in _FUNCTIONS else overload, outs
+            return getattr(torch, name) if name in _FUNCTIONS else overload, outs
     return None, []

@@ -191,6 +191,21 @@ def test_every_operation_that_writes_into_given_memory() -> None:
     assert seen >= plan._FUNCTIONS | plan._OVERLOADS
 
 
+def test_an_operation_of_an_extension_is_not_taken_for_torch_s() -> None:
+    library = torch.library.Library("genkit_tests", "FRAGMENT")
+    for name, parts in (("mul", "Tensor a, Tensor b"), ("ones_like", "Tensor a"), ("_foreach_add_", "Tensor a")):
+        library.define(f"{name}({parts}) -> Tensor")
+        library.define(f"{name}.out({parts}, *, Tensor(a!) out) -> Tensor(a!)")
+        library.impl(name, lambda *given: sum(given) + 1, "CPU")
+        library.impl(f"{name}.out", lambda *given, out: out.copy_(sum(given) + 1), "CPU")
+    own, a, b, target = torch.ops.genkit_tests, torch.rand(4), torch.rand(4), torch.zeros(4)
+    _, recording = record(lambda: target.copy_(own.mul(a, b) + own.ones_like(a) + own._foreach_add_(b)))
+    planned = Plan(recording.operations)
+    a.add_(1)
+    planned.run()
+    torch.testing.assert_close(target, (a + b + 1) + (a + 1) + (b + 1))
+
+
 def test_memory_is_shared_by_tensors_of_different_times() -> None:
     x, target = torch.randn(1000), torch.zeros(1000)
 

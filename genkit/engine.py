@@ -379,12 +379,22 @@ def _changes(name: str) -> str:
     return f"it changes {name}, which is no parameter or buffer"
 
 
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its numbers fill one run of memory, in whatever order: fused kernels read a parameter so."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _prefer_fused(trainer: Trainer) -> None:
     """Let every optimizer that has a fused kernel, and was not told otherwise, use it: the same update in one call."""
     for optimizer in trainer.optimizers.values():
         for group in optimizer.param_groups:
             undecided = all(group.get(key, True) is None for key in ("fused", "foreach"))
             if undecided and not group.get("differentiable"):
-                group["fused"] = all(torch.is_floating_point(p) for p in group["params"])
+                group["fused"] = all(torch.is_floating_point(p) and _is_dense(p) for p in group["params"])
             if "capturable" in group and all(p.is_cuda for p in group["params"]):
                 group["capturable"] = True  # for either engine, so that both compute the same bits

@@ -158,9 +158,12 @@ class Trainer(nn.Module, abc.ABC):
     def update(self, **losses: Tensor) -> None:
         """Step the named optimizers, each down the gradient of its own loss: ``self.update(discriminator=loss)``.
 
-        All gradients are computed before any parameter moves, each for its optimizer's parameters only, so a
-        phase cannot move, or leave gradients on, another network. A parameter that its loss does not reach is
-        left alone, and so is a frozen one.
+        All gradients are computed before any parameter moves, each for its optimizer's parameters only and in
+        their memory layout, so a phase cannot move, or leave gradients on, another network. A parameter that its
+        loss does not reach is left alone, and so is a frozen one.
+
+        Raises:
+            ContractError: no optimizer has this name, or a gradient is sparse.
         """
         if not losses:
             raise TypeError("update() needs a loss: self.update(NAME_OF_AN_OPTIMIZER=loss)")
@@ -172,7 +175,8 @@ class Trainer(nn.Module, abc.ABC):
                 raise ContractError(f"update({name}=...): the optimizers are {known}{nearest(name, self.optimizers)}")
             optimizer = self.optimizers[name]
             parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
+            raw = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
+            gradients = [self._aligned(gradient, p) for gradient, p in zip(raw, parameters, strict=True)]
             phases.append((optimizer, parameters, gradients))
         for optimizer, parameters, gradients in phases:
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -180,6 +184,24 @@ class Trainer(nn.Module, abc.ABC):
             _step(optimizer)
             for parameter in parameters:
                 parameter.grad = None
+
+    def _aligned(self, gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+        """The gradient in its parameter's memory layout, copied only where it has another.
+
+        ``autograd.grad`` gives the layout of whatever operation came last: stride 0 below a sum, transposed below
+        a tied weight. Fused optimizers read parameter and gradient as two equal runs of memory.
+        """
+        if gradient is None:
+            return None
+        if gradient.layout != torch.strided:
+            name = next((name for name, p in self.named_parameters() if p is parameter), "a parameter")
+            raise ContractError(
+                f"the gradient of {name} is sparse, and updates take dense ones: build the layer with sparse=False"
+            )
+        lazy = gradient.is_neg() or gradient.is_conj()  # marked as negated or conjugated, and not computed yet
+        if not lazy and (gradient.stride() == parameter.stride() or _same_layout(gradient, parameter)):
+            return gradient
+        return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
 
     @final
     def sample(self, n: int, rng: Rng, labels: Sequence[int] | Tensor | None = None) -> Tensor:
@@ -234,6 +256,12 @@ class Reconstructs(Protocol):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] → the same shape; called in evaluation mode, without gradients."""
+
+
+def _same_layout(gradient: Tensor, parameter: Tensor) -> bool:
+    """Whether both lie in memory alike; the stride of a dimension of one number says nothing."""
+    strides = zip(gradient.shape, gradient.stride(), parameter.stride(), strict=True)
+    return all(size <= 1 or one == other for size, one, other in strides)
 
 
 _GLOBAL_HOOKS = (torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks)

@@ -238,6 +238,16 @@ class MovesAnotherNetwork(Right):
             self.discriminator.layer.bias.add_(0.1)
 
 
+@wrong("fused_optimizers_compute_the_same")
+class FusedOverStridedParameters(Right):
+    def __init__(self, config, spec) -> None:
+        super().__init__(config, spec)
+        self.discriminator.layer.bias = nn.Parameter(torch.zeros(1))
+        self.discriminator.layer.weight = nn.Parameter(torch.full((1, 2 * spec.size), 0.1)[:, ::2])
+        parameters = self.discriminator.parameters()
+        self.optimizers["discriminator"] = torch.optim.SGD(parameters, lr=config.learning_rate, fused=True)
+
+
 @wrong("parameters_move_in_updates_only")
 class StepsByHand(Right):
     def step(self, batch, rng):

@@ -108,6 +108,11 @@ def made_images(spec: DataSpec, count: int = 64) -> ImageData:
     return ImageData(train, test, "made for the check", 10)
 
 
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All that it moves, in the order of its groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def tensors(trainer: Trainer) -> dict[str, Tensor]:
     """A copy of all that training moves."""
     return {name: tensor.clone() for name, tensor in {**state.networks(trainer), **state.training(trainer)}.items()}

@@ -1,5 +1,6 @@
 """Checks of what a step does, and of what it leaves alone."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,7 +9,15 @@ from torch import Tensor
 from ...interfaces import Trainer
 from ...recording import record
 from ...rng import Rng
-from ..subject import ModelSubject, Skipped, differing, model_check, tensors, untouched_global_randomness
+from ..subject import (
+    ModelSubject,
+    Skipped,
+    differing,
+    model_check,
+    parameters_of,
+    tensors,
+    untouched_global_randomness,
+)
 
 
 @model_check
@@ -40,10 +49,7 @@ def step_leaves_global_randomness_alone(subject: ModelSubject) -> None:
 def each_update_moves_its_own_parameters_only(subject: ModelSubject) -> None:
     """Bit for bit, in every phase of a step."""
     trainer = subject.make()
-    owned = {
-        name: [p for group in optimizer.param_groups for p in group["params"]]
-        for name, optimizer in trainer.optimizers.items()
-    }
+    owned = {name: parameters_of(optimizer) for name, optimizer in trainer.optimizers.items()}
     problems: list[str] = []
     update = trainer.update
 
@@ -61,6 +67,47 @@ def each_update_moves_its_own_parameters_only(subject: ModelSubject) -> None:
     assert not problems, problems[0]
     moved = [not torch.equal(a, b) for a, b in zip(phase_end, (p for ps in owned.values() for p in ps), strict=True)]
     assert any(moved), "a step moves no parameter"
+
+
+@model_check
+def fused_optimizers_compute_the_same(subject: ModelSubject) -> None:
+    """In each update of a step, a fused optimizer moves parameters as its unfused form does."""
+    trainer = subject.make()
+    subject.engine(trainer)  # has its optimizers fused where they can be
+    update = trainer.update
+    problems: list[str] = []
+
+    def watched(**losses: Tensor) -> None:
+        expected = {name: _unfused(trainer.optimizers[name], loss) for name, loss in losses.items()}
+        update(**losses)
+        for name, parameters in expected.items():
+            pairs = zip(parameters_of(trainer.optimizers[name]), parameters, strict=True)
+            if not all(torch.allclose(moved, right, rtol=1e-4, atol=1e-6) for moved, right in pairs):
+                problems.append(name)
+
+    trainer.__dict__["update"] = watched
+    trainer.step(subject.batch(trainer), Rng(0, "check"))
+    del trainer.__dict__["update"]
+    assert not problems, (
+        f"the fused optimizer {problems[0]} moves parameters otherwise than unfused: a parameter that is a strided "
+        "view of a larger tensor has to be .contiguous(), or the optimizer made with fused=False"
+    )
+
+
+def _unfused(optimizer: torch.optim.Optimizer, loss: Tensor) -> list[Tensor]:
+    """Where the optimizer, were it not fused, would move its parameters down the gradient of ``loss``."""
+    parameters = parameters_of(optimizer)
+    gradients = torch.autograd.grad(
+        loss, [p for p in parameters if p.requires_grad], retain_graph=True, allow_unused=True
+    )
+    twin = copy.deepcopy(optimizer)
+    for group in twin.param_groups:
+        group.update({key: False for key in ("fused", "foreach") if key in group})
+    moved = parameters_of(twin)
+    for parameter, gradient in zip((p for p in moved if p.requires_grad), gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.contiguous()
+    twin.step()
+    return moved
 
 
 @model_check

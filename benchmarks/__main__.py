@@ -1,10 +1,12 @@
 """Training throughput of genkit and of what a user would pick instead, in turn, in one session::
 
-    python -m benchmarks [--models simple-gan,vae] [--peers genkit,JAX] [--device cpu] [--rounds 8] [--json FILE]
+    python -m benchmarks [--models simple-gan,vae] [--peers genkit,JAX] [--device cpu] [--rounds 8]
+    [--json FILE]
 
-Each contender has a process of its own, with the same number of threads; only one works at a time. A round gives each
-about the same time. Medians and spreads are over rounds; what counts is the ratio of a round, since machines drift.
-A contender whose library is not installed is named as absent: ``pip install '.[bench]'`` brings them all.
+Each contender has a process of its own, with the same number of threads; only one works at a time.
+A round gives each about the same time. Medians and spreads are over rounds; what counts is the
+ratio of a round, since machines drift. A contender whose library is not installed is named as
+absent: ``pip install '.[bench]'`` brings them all.
 """
 
 import argparse
@@ -60,14 +62,20 @@ class Contender:
         if not line:
             raise BrokenContenderError(self.why())
         answer = json.loads(line)
-        self.losses, self.peak, self.gpu_peak = answer["losses"], answer["peak MiB"], answer["peak GPU MiB"]
+        self.losses, self.peak, self.gpu_peak = (
+            answer["losses"],
+            answer["peak MiB"],
+            answer["peak GPU MiB"],
+        )
         return float(answer["seconds"])
 
     def why(self) -> str:
         """The last error that it wrote on standard error, once it has ended."""
         self.process.wait()
         self.errors.seek(0)
-        lines = [line for line in self.errors.read().splitlines() if "Error" in line.partition(":")[0]]
+        lines = [
+            line for line in self.errors.read().splitlines() if "Error" in line.partition(":")[0]
+        ]
         return lines[-1][:200] if lines else "it ended without a word"
 
     def end(self) -> None:
@@ -82,21 +90,40 @@ class BrokenContenderError(Exception):
     """A contender that ended in the middle; ``str()`` of it says why."""
 
 
-def start(name: str, model: str, target: str, images: Path, arguments: argparse.Namespace) -> Contender | str:
+def start(
+    name: str, model: str, target: str, images: Path, arguments: argparse.Namespace
+) -> Contender | str:
     """A contender that is ready, or why there is none."""
     device, threads = arguments.device, arguments.threads
     environment = os.environ | {
         "BENCH_BATCH": str(arguments.batch),
         "OMP_NUM_THREADS": str(threads),
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "") if device == "cpu" else "0",
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if device == "cpu"
+        else "0",
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}",
         "JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-m", "benchmarks.contender", model, target, str(images), device, str(threads)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.contender",
+        model,
+        target,
+        str(images),
+        device,
+        str(threads),
+    ]
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
     )
     contender = Contender(name, process, errors)
     assert process.stdout is not None
@@ -119,7 +146,9 @@ def prepare(contender: Contender, seconds: float) -> None:
 def measure(contenders: list[Contender], rounds: int) -> None:
     """Give each contender ``rounds`` turns, in an order that turns."""
     for number in range(rounds):
-        for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
+        for contender in (
+            contenders[number % len(contenders) :] + contenders[: number % len(contenders)]
+        ):
             with utilisation() as busy:
                 contender.rates.append(contender.steps / contender.ask(contender.steps))
             contender.utilisation += busy
@@ -127,13 +156,25 @@ def measure(contenders: list[Contender], rounds: int) -> None:
 
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs, where it can be."""
+    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs, where
+    it can be.
+    """
     read: list[float] = []
     if shutil.which("nvidia-smi") is None:
         yield read
         return
-    query = ["nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
-    with subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watcher:
+    query = [
+        "nvidia-smi",
+        "-i",
+        "0",
+        "--query-gpu=utilization.gpu",
+        "--format=csv,noheader,nounits",
+        "-lms",
+        "200",
+    ]
+    with subprocess.Popen(
+        query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as watcher:
         yield read
         watcher.terminate()
         out, _ = watcher.communicate()
@@ -144,7 +185,9 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
     """All contenders of one model."""
     contenders, absent = [], {}
     for name, target in CONTENDERS[model].items():
-        if arguments.peers and not any(part.lower() in name.lower() for part in arguments.peers.split(",")):
+        if arguments.peers and not any(
+            part.lower() in name.lower() for part in arguments.peers.split(",")
+        ):
             continue
         print(f"{model}: starting {name}", file=sys.stderr, flush=True)
         made = start(name, model, target, images, arguments)
@@ -189,46 +232,69 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
 
 def show(model: str, batch: int, result: dict[str, Any]) -> None:
     """A table in Markdown."""
-    columns = ("what", "it/s", "from, to", "images/s", "first two steps (s)", "genkit is times as fast")
+    columns = (
+        "what",
+        "it/s",
+        "from, to",
+        "images/s",
+        "first two steps (s)",
+        "genkit is times as fast",
+    )
     print(f"\n{model}, batch {batch}\n\n| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|")
     for name, row in sorted(result["contenders"].items(), key=lambda item: -item[1]["it/s"]):
         ratio = row.get("genkit is times as fast", "")
         spread = f"{row['lowest']}, {row['highest']}"
-        print(f"| {name} | {row['it/s']} | {spread} | {row['images/s']} | {row['first two steps (s)']} | {ratio} |")
+        print(
+            f"| {name} | {row['it/s']} | {spread} | {row['images/s']} | {row['first two steps (s)']} | {ratio} |"
+        )
     for name, why in result["absent"].items():
         print(f"| {name} | absent: {why} | | | | |")
 
 
 def load_images(root: Path | None) -> tuple[np.ndarray, str]:
     """MNIST where it is on disk, else as many random images, which cost as much."""
-    from genkit.data import DataRequest, data_root, load_dataset
+    from genkit.data.datasets import DataRequest, data_root, load_dataset
     from genkit.errors import DataError
-    from genkit.registry import discover
+    from genkit.plugins.registry import discover
 
     try:
         data = load_dataset(discover(), "mnist", DataRequest(data_root(root)))
         return data.train.images[:, 0].numpy(), "MNIST"
     except DataError:
-        return np.random.default_rng(0).integers(0, 256, (60_000, 28, 28), dtype=np.uint8), "random numbers"
+        return np.random.default_rng(0).integers(
+            0, 256, (60_000, 28, 28), dtype=np.uint8
+        ), "random numbers"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", default=",".join(CONTENDERS), help="which, of %(default)s")
-    parser.add_argument("--peers", default="", help="only those whose name holds one of these parts; default: all")
+    parser.add_argument(
+        "--peers", default="", help="only those whose name holds one of these parts; default: all"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=128, help="images a batch (%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each contender (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each contender (%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="of each contender (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=8, help="turns of each contender (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, about (%(default)s)")
-    parser.add_argument("--data-root", type=Path, help="where MNIST is; else random images, which cost as much")
+    parser.add_argument(
+        "--data-root", type=Path, help="where MNIST is; else random images, which cost as much"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     arguments = parser.parse_args()
     if unknown := set(arguments.models.split(",")) - CONTENDERS.keys():
-        parser.error(f"no contenders for {', '.join(sorted(unknown))}; there are some for {', '.join(CONTENDERS)}")
+        parser.error(
+            f"no contenders for {', '.join(sorted(unknown))}; there are some for {', '.join(CONTENDERS)}"
+        )
 
     images, source = load_images(arguments.data_root)
     result: dict[str, Any] = {
@@ -237,7 +303,11 @@ def main() -> None:
         "images": source,
         "device": arguments.device,
         "threads": arguments.threads,
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
         "models": {},
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """How sure a classifier of MNIST is of a model's samples: the mean of its top class's probability.
 
-A convolutional classifier is trained for about five epochs, then shown the held-out digits and samples of each run.
+A convolutional classifier is trained for about five epochs, then shown the held-out digits and
+samples of each run.
 
     python -m benchmarks.confidence --data-root DIR RUN [RUN ...]
 """
@@ -13,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genkit
-from genkit.batches import Order, Resident, in_order
-from genkit.data import DataRequest, data_root, load_dataset
-from genkit.registry import discover
+from genkit.data.datasets import DataRequest, data_root, load_dataset
+from genkit.data.loader import Order, Resident, in_order
+from genkit.plugins.registry import discover
 
 
 def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128) -> nn.Module:
@@ -24,7 +25,14 @@ def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128)
     network = nn.Sequential(
         *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),  # (B, 16, 14, 14)
         *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),  # (B, 32, 7, 7)
-        *(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10)),
+        *(
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(32 * 7 * 7, 128),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(128, 10),
+        ),
     )
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
@@ -41,11 +49,15 @@ def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128)
 def confidence(network: nn.Module, images: Tensor) -> float:
     """Mean probability of the top class."""
     with torch.no_grad():
-        return float(torch.cat([network(part).softmax(1).max(1).values for part in images.split(500)]).mean())
+        return float(
+            torch.cat([network(part).softmax(1).max(1).values for part in images.split(500)]).mean()
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--count", type=int, default=2000)

@@ -1,4 +1,5 @@
-"""One contender in a process of its own: numbers of steps on standard input, seconds and losses on standard output.
+"""One contender in a process of its own: numbers of steps on standard input, seconds and losses on
+standard output.
 
 ``python -m benchmarks`` starts it, so that contenders with different libraries can be run in turn.
 """
@@ -30,7 +31,12 @@ def main(model: str, target: str, images: str, device: str, threads: str) -> Non
         losses = loop.run(int(line))
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer = {"seconds": seconds, "losses": losses, "peak MiB": peak, "peak GPU MiB": peak_on_gpu(device)}
+        answer = {
+            "seconds": seconds,
+            "losses": losses,
+            "peak MiB": peak,
+            "peak GPU MiB": peak_on_gpu(device),
+        }
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -1,9 +1,11 @@
 """Whether numbers too small to be normal slow a training down, and whether flushing them to zero helps::
 
-    python -m benchmarks.denormals [--models simple-gan,ae,vae] [--iterations 20000] [--data-root DATA] [--json FILE]
+    python -m benchmarks.denormals [--models simple-gan,ae,vae] [--iterations 20000] [--data-root
+    DATA] [--json FILE]
 
-Two processes train the same model in turn, one with ``torch.set_flush_denormal(True)`` before anything else, a thousand
-iterations each; every time the denormals among weights and optimizer state are counted.
+Two processes train the same model in turn, one with ``torch.set_flush_denormal(True)`` before
+anything else, a thousand iterations each; every time the denormals among weights and optimizer
+state are counted.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genkit import state
+from genkit.storage import state
 
 from .__main__ import ROOT, load_images
 from .peers import genkit_engine
@@ -31,16 +33,25 @@ TURN = 1000
 
 def child(model: str, flush: str, images: str) -> None:
     """Train a turn for each line on standard input; seconds and denormals on standard output."""
-    if flush == "flushed":  # before there are threads, which take it over from the one that makes them
+    if (
+        flush == "flushed"
+    ):  # before there are threads, which take it over from the one that makes them
         torch.set_flush_denormal(True)
-    loop, _ = genkit_engine.make(Work(model, np.load(Path(images), allow_pickle=False), "cpu", os.cpu_count() or 1))
+    loop, _ = genkit_engine.make(
+        Work(model, np.load(Path(images), allow_pickle=False), "cpu", os.cpu_count() or 1)
+    )
     smallest = torch.finfo(torch.float32).tiny
     for _ in sys.stdin:
         begin = time.perf_counter()
         loop.run(TURN)
         seconds = time.perf_counter() - begin
-        tensors = [*state.networks(loop.engine.trainer).values(), *state.training(loop.engine.trainer).values()]
-        tiny = sum(int(((t != 0) & (t.abs() < smallest)).sum()) for t in tensors if t.is_floating_point())
+        tensors = [
+            *state.networks(loop.engine.trainer).values(),
+            *state.training(loop.engine.trainer).values(),
+        ]
+        tiny = sum(
+            int(((t != 0) & (t.abs() < smallest)).sum()) for t in tensors if t.is_floating_point()
+        )
         print(json.dumps([seconds, tiny]), flush=True)
 
 
@@ -49,7 +60,11 @@ def compare(model: str, images: Path, turns: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.denormals", "--child", model]
     processes = {
         how: subprocess.Popen(
-            [*command, how, str(images)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, how, str(images)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for how in ("plain", "flushed")
     }
@@ -64,7 +79,10 @@ def compare(model: str, images: Path, turns: int) -> dict[str, Any]:
             answers[how].append(json.loads(process.stdout.readline()))
     for process in processes.values():
         process.communicate()
-    ratios = [plain[0] / flushed[0] for plain, flushed in zip(answers["plain"], answers["flushed"], strict=True)]
+    ratios = [
+        plain[0] / flushed[0]
+        for plain, flushed in zip(answers["plain"], answers["flushed"], strict=True)
+    ]
     return {
         "seconds, plain over flushed": round(statistics.median(ratios), 3),
         "of the last quarter": round(statistics.median(ratios[-max(1, turns // 4) :]), 3),
@@ -78,11 +96,17 @@ def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         return child(*sys.argv[2:])
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.denormals", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.denormals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", default="simple-gan,ae,vae", help="which (%(default)s)")
-    parser.add_argument("--iterations", type=int, default=20_000, help="of each model and process (%(default)s)")
-    parser.add_argument("--data-root", type=Path, help="where MNIST is; else random images, which have other zeros")
+    parser.add_argument(
+        "--iterations", type=int, default=20_000, help="of each model and process (%(default)s)"
+    )
+    parser.add_argument(
+        "--data-root", type=Path, help="where MNIST is; else random images, which have other zeros"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     arguments = parser.parse_args()
     images, source = load_images(arguments.data_root)

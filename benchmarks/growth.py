@@ -1,8 +1,10 @@
 """How the cost of an iteration grows with batch size, width and the size of the dataset, as a plot::
 
-    python -m benchmarks.growth [--model simple-gan] [--seconds 1.5] [--device cpu] [--json FILE] [--plot FILE.png]
+    python -m benchmarks.growth [--model simple-gan] [--seconds 1.5] [--device cpu] [--json FILE]
+    [--plot FILE.png]
 
-genkit's engine on random images of MNIST's size. The values are taken in turn, several rounds; medians count.
+genkit's engine on random images of MNIST's size. The values are taken in turn, several rounds;
+medians count.
 """
 
 import argparse
@@ -18,11 +20,11 @@ import torch
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data import ImageData, Split
-from genkit.engine import Engine, choose_device
+from genkit.data.datasets import ImageData, Split
+from genkit.engines.base import Engine, choose_device
 from genkit.hookspecs import Model
 from genkit.interfaces import build
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 
 BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -38,7 +40,9 @@ def engine(model: str, device: str, images: int, batch: int, **config: Any) -> E
     data = ImageData(Split(made), Split(made[:0]), source="random numbers")
     trainer = discover().find(Model, model).target()
     options = TrainOptions(batch_size=batch, log_interval=LOG_INTERVAL)
-    return Engine(build(trainer, trainer.Config(**config), data.spec, 0, choose_device(device)), data, options)
+    return Engine(
+        build(trainer, trainer.Config(**config), data.spec, 0, choose_device(device)), data, options
+    )
 
 
 def milliseconds(measured: Engine, seconds: float) -> float:
@@ -52,14 +56,19 @@ def milliseconds(measured: Engine, seconds: float) -> float:
     return 1000 * passed / steps
 
 
-def grow(make: Callable[[int], Engine], values: tuple[int, ...], seconds: float, rounds: int) -> dict[int, float]:
+def grow(
+    make: Callable[[int], Engine], values: tuple[int, ...], seconds: float, rounds: int
+) -> dict[int, float]:
     """Median milliseconds of an iteration for each value."""
     engines = {}
     for value in values:
         print(f"  {value}", file=sys.stderr, flush=True)
         engines[value] = make(value)
         milliseconds(engines[value], 0.1 * seconds)
-    measured = {value: [milliseconds(engines[value], seconds / rounds) for _ in range(rounds)] for value in values}
+    measured = {
+        value: [milliseconds(engines[value], seconds / rounds) for _ in range(rounds)]
+        for value in values
+    }
     return {value: round(statistics.median(times), 4) for value, times in measured.items()}
 
 
@@ -72,7 +81,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     plain = FuncFormatter(lambda value, _: f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}")
-    panels = {"batch size": "images a batch", "width": "units of the hidden layers", "dataset": "images in the dataset"}
+    panels = {
+        "batch size": "images a batch",
+        "width": "units of the hidden layers",
+        "dataset": "images in the dataset",
+    }
     for axis, (key, label) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
         values = {int(x): y for x, y in result[key].items()}
         axis.plot(list(values), list(values.values()), marker="o", color="#1f5fa8", linewidth=1.3)
@@ -91,12 +104,20 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.growth",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", default="simple-gan", help="a model with the option hidden_dim (%(default)s)")
+    parser.add_argument(
+        "--model", default="simple-gan", help="a model with the option hidden_dim (%(default)s)"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--seconds", type=float, default=1.5, help="for each value, about (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of a value; medians count (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="for each value, about (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of a value; medians count (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     parser.add_argument("--plot", type=Path, help="draw it there, as PNG")
     arguments = parser.parse_args()

@@ -2,9 +2,9 @@
 
     python -m benchmarks.toolkit [--data-root DATA] [--iterations 20000] [--rounds 10] [--json FILE]
 
-Start-up is that of a command in a new process, beside a Python that imports torch, loads the same images and makes one
-Adam step. What logging, progress, grids and checkpoints take is measured within one training: the seconds outside the
-engine over those inside.
+Start-up is that of a command in a new process, beside a Python that imports torch, loads the same
+images and makes one Adam step. What logging, progress, grids and checkpoints take is measured
+within one training: the seconds outside the engine over those inside.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 import genkit
-from genkit import checkpoint, state
-from genkit.data import data_root
-from genkit.engine import Engine
+from genkit.data.datasets import data_root
+from genkit.engines.base import Engine
+from genkit.storage import checkpoint, state
 
 BARE = """
 import sys
@@ -46,13 +46,32 @@ def start_up(root: Path, rounds: int) -> dict[str, Any]:
     """Seconds of commands in new processes, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         genkit_command = [sys.executable, "-m", "genkit"]
-        train = ["train", "simple-gan", "--iterations", "1", "--data-root", str(root), "--device", "cpu"]
+        train = [
+            "train",
+            "simple-gan",
+            "--iterations",
+            "1",
+            "--data-root",
+            str(root),
+            "--device",
+            "cpu",
+        ]
         commands: dict[str, Callable[[int], list[str]]] = {
             "genkit --help": lambda _: [*genkit_command, "--help"],
             "genkit models": lambda _: [*genkit_command, "models"],
             "import torch": lambda _: [sys.executable, "-c", "import torch"],
-            "torch, the images, one Adam step": lambda _: [sys.executable, "-c", BARE, str(root / "MNIST" / "raw")],
-            "genkit train simple-gan --iterations 1": lambda n: [*genkit_command, *train, "--out", f"{folder}/{n}"],
+            "torch, the images, one Adam step": lambda _: [
+                sys.executable,
+                "-c",
+                BARE,
+                str(root / "MNIST" / "raw"),
+            ],
+            "genkit train simple-gan --iterations 1": lambda n: [
+                *genkit_command,
+                *train,
+                "--out",
+                f"{folder}/{n}",
+            ],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for number in range(rounds + 1):
@@ -68,7 +87,9 @@ def start_up(root: Path, rounds: int) -> dict[str, Any]:
 
 
 def training(root: Path, iterations: int, folder: Path) -> tuple[dict[str, Any], genkit.Run]:
-    """One training as a user starts it: seconds in the engine and outside it, and the rate of its parts."""
+    """One training as a user starts it: seconds in the engine and outside it, and the rate of its
+    parts.
+    """
     inside: list[tuple[int, float]] = []
     plain = Engine.run
 
@@ -103,7 +124,9 @@ def training(root: Path, iterations: int, folder: Path) -> tuple[dict[str, Any],
         "seconds in the engine": round(engine, 2),
         "seconds outside": round(whole - engine, 2),
         "outside over inside (%)": round(100 * (whole - engine) / engine, 2),
-        "it/s by thousands": [rate(inside[at : at + thousand]) for at in range(0, len(inside), thousand)],
+        "it/s by thousands": [
+            rate(inside[at : at + thousand]) for at in range(0, len(inside), thousand)
+        ],
     }, run
 
 
@@ -141,11 +164,17 @@ def around(run: genkit.Run, root: Path, folder: Path, rounds: int) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.toolkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.toolkit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data-root", type=Path, help="where MNIST is")
-    parser.add_argument("--iterations", type=int, default=20_000, help="of the training (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=10, help="of what is done several times (%(default)s)")
+    parser.add_argument(
+        "--iterations", type=int, default=20_000, help="of the training (%(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="of what is done several times (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     arguments = parser.parse_args()
     root = data_root(arguments.data_root).absolute()

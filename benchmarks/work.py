@@ -23,7 +23,9 @@ class Work:
     """What a contender is given."""
 
     model: str
-    """``simple-gan`` (the article's, three Adam updates an iteration), ``ae``, ``vae`` or ``dcgan``."""
+    """``simple-gan`` (the article's, three Adam updates an iteration), ``ae``, ``vae`` or
+    ``dcgan``.
+    """
     images: np.ndarray
     """uint8 ``(N, 28, 28)``."""
     device: str
@@ -34,7 +36,9 @@ class Loop(Protocol):
     """A training that can be continued."""
 
     def run(self, steps: int) -> dict[str, float]:
-        """Make ``steps`` iterations and wait until they are done; the losses of the last one, to see that it trains."""
+        """Make ``steps`` iterations and wait until they are done; the losses of the last one, to
+        see that it trains.
+        """
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The pictures of docs/results.md and docs/pictures.md from finished runs.
 
-`python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN` and `python docs/figures.py pictures GAN_RUN VAE_RUN
-PLANE_RUN`, the last a VAE of two latents.
+`python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN` and `python docs/figures.py
+pictures GAN_RUN VAE_RUN PLANE_RUN`, the last a VAE of two latents.
 
 Real images are left out on purpose: the data sets are not ours to hand on.
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 import genkit
-from genkit import pictures
+from genkit.report import pictures
 
 OUT = Path(__file__).parent / "images"
 
@@ -23,7 +23,9 @@ def row(pictures: dict[str, Path], path: Path) -> None:
     """Pictures side by side, a title above each."""
     figure = Figure(figsize=(2.6 * len(pictures), 2.9), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+    for axis, (title, picture) in zip(
+        figure.subplots(1, len(pictures)), pictures.items(), strict=True
+    ):
         axis.imshow(imread(picture), cmap="gray", interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")
@@ -31,17 +33,27 @@ def row(pictures: dict[str, Path], path: Path) -> None:
 
 
 def results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
-    steps = {f"{step:,} iterations": gan / "samples" / f"{step:09}.png" for step in (1_000, 2_000, 10_000, 20_000)}
+    steps = {
+        f"{step:,} iterations": gan / "samples" / f"{step:09}.png"
+        for step in (1_000, 2_000, 10_000, 20_000)
+    }
     row(steps, OUT / "simple-gan.png")
-    latest = {name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))}
+    latest = {
+        name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))
+    }
     row(latest, OUT / "ae-vae.png")
     both = {"simple-gan, 20,000 iterations": gan, "dcgan, 5,000 iterations": dcgan}
-    row({title: max((run / "samples").glob("*.png")) for title, run in both.items()}, OUT / "dcgan.png")
+    row(
+        {title: max((run / "samples").glob("*.png")) for title, run in both.items()},
+        OUT / "dcgan.png",
+    )
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 
 
 def latents(gan: Path, vae: Path, plane: Path) -> None:
-    """What the commands `interpolate`, `latent` and `animate` draw with their defaults, and by t-SNE."""
+    """What the commands `interpolate`, `latent` and `animate` draw with their defaults, and by
+    t-SNE.
+    """
     pictures.interpolation(genkit.load(gan), OUT / "interpolation-simple-gan.png")
     pictures.animation(genkit.load(gan), OUT / "training-simple-gan.gif")
     pictures.latent_map(genkit.load(vae), OUT / "latent-vae-pca.png")

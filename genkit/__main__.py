@@ -1,5 +1,5 @@
 """`python -m genkit` is `genkit`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

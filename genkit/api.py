@@ -1,4 +1,6 @@
-"""What a user calls: train, resume, load. The command line calls the same, and adds parsing and printing."""
+"""What a user calls: train, resume, load. The command line calls the same, and adds parsing and
+printing.
+"""
 
 import platform
 import re
@@ -10,22 +12,39 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, evaluation, extractor
-from .alarm import Classify
 from .callback import Audience, Callback
 from .config import MAX_THREADS, TrainOptions, resolve
-from .data import DataRequest, ImageData, Notify, data_root, from_images, load_dataset, load_preferred
-from .engine import Engine, choose_device
-from .errors import ContractError, DataError, GenkitError, UnknownNameError, UsageError, blame, nearest
-from .evaluation import Measurement
+from .data.datasets import (
+    DataRequest,
+    ImageData,
+    Notify,
+    data_root,
+    from_images,
+    load_dataset,
+    load_preferred,
+)
+from .data.images import from_uint8
+from .engines.base import Engine, choose_device
+from .engines.kernels import again
+from .errors import (
+    ContractError,
+    DataError,
+    GenkitError,
+    UnknownNameError,
+    UsageError,
+    blame,
+    nearest,
+)
+from .evaluation import extractor, measure
+from .evaluation.measure import Measurement
 from .hookspecs import CallbackEntry, Dataset, Model
-from .images import from_uint8
 from .interfaces import Trainer, build
-from .kernels import again
-from .loop import fit
-from .probe import fastest_threads
-from .registry import Registry, discover
+from .plugins.registry import Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
+from .storage import checkpoint
+from .training.collapse import Classify
+from .training.loop import fit
+from .training.threads import fastest_threads
 
 
 def train(
@@ -41,15 +60,15 @@ def train(
 
     Args:
         model: the name of a registered model, or a Trainer class of your own.
-        dataset: a dataset by name; or images of your own, uint8 ``(N, H, W)``, tensors ``(N, C, H, W)`` or
-            arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first to be had of what the
-            model prefers.
+        dataset: a dataset by name; or images of your own, uint8 ``(N, H, W)``, tensors ``(N, C, H,
+            W)`` or arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first to be
+            had of what the model prefers.
         config: a TOML file of options; those given here count more.
-        callbacks: what is told of the run besides: objects of yours, or names of registered callbacks, which
-            ``run.json`` records and :func:`resume` tells again.
+        callbacks: what is told of the run besides: objects of yours, or names of registered
+            callbacks, which ``run.json`` records and :func:`resume` tells again.
         progress: whether the progress is printed.
-        options: the core's options (``iterations=``, ``seed=`` …, see :class:`genkit.config.TrainOptions`)
-            and the model's.
+        options: the core's options (``iterations=``, ``seed=`` …, see
+            :class:`genkit.config.TrainOptions`) and the model's.
 
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
@@ -59,7 +78,11 @@ def train(
     name = model.rpartition("/")[2] if isinstance(model, str) else _kebab(model.__name__)
     if isinstance(dataset, str):
         options["dataset"] = dataset
-    if named := callbacks if isinstance(callbacks, str) else [c for c in callbacks if isinstance(c, str)]:
+    if (
+        named := callbacks
+        if isinstance(callbacks, str)
+        else [c for c in callbacks if isinstance(c, str)]
+    ):
         options["callbacks"] = named
     core, own = resolve(trainer_class.Config, name, options, Path(config) if config else None)
     device = choose_device(core.device)
@@ -74,7 +97,9 @@ def train(
         return _engine(trainer, data, options, owner)
 
     if core.threads == "probe":
-        core = core.model_copy(update={"threads": fastest_threads(engine_of, core, device, told.on_notice)})
+        core = core.model_copy(
+            update={"threads": fastest_threads(engine_of, core, device, told.on_notice)}
+        )
     _set_threads(core.threads)
     engine = engine_of(core)
     model_info = _model_info(registry, name, model)
@@ -112,14 +137,17 @@ def resume(
         data_root: where the dataset is now, if it moved.
         device: if another than the run was started on; the result is then not bit-identical.
         stop_on_collapse: if another than the run was started with.
-        callbacks: objects of yours to tell of the run; those it was started with by name are told again.
+        callbacks: objects of yours to tell of the run; those it was started with by name are told
+        again.
         progress: whether the progress is printed.
 
     Raises:
         GenkitError: whatever can be mended by the caller, in one line.
     """
     if any(isinstance(callback, str) for callback in callbacks):
-        raise UsageError("callbacks of a resumed run are objects; those by name are the ones that it was started with")
+        raise UsageError(
+            "callbacks of a resumed run are objects; those by name are the ones that it was started with"
+        )
     run = run if isinstance(run, Run) else Run.open(run, trainer)
     with run.folder.exclusive():
         changes = {
@@ -128,11 +156,19 @@ def resume(
             "device": device,
             "stop_on_collapse": stop_on_collapse,
         }
-        _resume(run, {key: value for key, value in changes.items() if value is not None}, dataset, callbacks, progress)
+        _resume(
+            run,
+            {key: value for key, value in changes.items() if value is not None},
+            dataset,
+            callbacks,
+            progress,
+        )
     return run
 
 
-def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence[Callback], progress: bool) -> None:
+def _resume(
+    run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence[Callback], progress: bool
+) -> None:
     info = run.info
     given = info.options.model_dump() | changes
     core, _ = resolve(run.trainer_class.Config, info.model.name, given | info.config)
@@ -144,7 +180,7 @@ def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence
         told.on_notice(f"telling {', '.join(core.callbacks)} of it too, as run.json says")
     found = _newest(run, told)
     step = found.step if found else 0
-    if core.iterations < step or (core.iterations == step and run.complete(step)):
+    if core.iterations < step or (core.iterations == step and run.folder.is_complete(step)):
         total = f"{run.path} is at step {step} already"
         raise UsageError(f"{total}; --iterations is the total, so give more than that")
 
@@ -152,9 +188,15 @@ def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence
     known = threads if isinstance(threads, int) and 1 <= threads <= MAX_THREADS else None
     _set_threads(core.threads or known)
     chosen = choose_device(core.device)
-    data = run.data(changes.get("data_root"), told.on_notice) if dataset is None else run.recognise(_in_memory(dataset))
+    data = (
+        run.data(changes.get("data_root"), told.on_notice)
+        if dataset is None
+        else run.recognise(_in_memory(dataset))
+    )
     recorded = {"kernels": "torch", **info.environment}  # older runs knew no others
-    as_before = core.model_copy(update={"kernels": again(core.kernels, str(recorded["kernels"]), chosen)})
+    as_before = core.model_copy(
+        update={"kernels": again(core.kernels, str(recorded["kernels"]), chosen)}
+    )
     engine = _engine(run.build(chosen), data, as_before, run.owner)
     environment = _environment(engine, _model_info(run.registry, info.model.name, info.model))
     for key in (recorded.keys() | environment.keys()) - {"engine"}:
@@ -168,8 +210,12 @@ def _resume(run: Run, changes: dict[str, Any], dataset: Any, callbacks: Sequence
     fit(run, engine, data, core, told, _classifier(run, told))
 
 
-def _without_callbacks_that_are_gone(registry: Registry, core: TrainOptions) -> tuple[TrainOptions, list[str]]:
-    """A run does not depend on a display: callbacks of ``run.json`` that no plugin provides any more are left out."""
+def _without_callbacks_that_are_gone(
+    registry: Registry, core: TrainOptions
+) -> tuple[TrainOptions, list[str]]:
+    """A run does not depend on a display: callbacks of ``run.json`` that no plugin provides any
+    more are left out.
+    """
     kept, gone = [], []
     for name in core.callbacks:
         try:
@@ -181,7 +227,9 @@ def _without_callbacks_that_are_gone(registry: Registry, core: TrainOptions) -> 
 
 
 def _newest(run: Run, told: Callback) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from; None where the run ended before it had one, so that it begins anew."""
+    """The checkpoint to go on from; None where the run ended before it had one, so that it begins
+    anew.
+    """
     if not checkpoint.steps(run.folder.checkpoints):
         told.on_notice(f"{run.path} has no checkpoint yet: beginning at step 0")
         return None
@@ -205,7 +253,8 @@ def load(path: str | Path, trainer: type[Trainer] | None = None) -> Run:
 
 
 def originals(run: Run, count: int | None = None, root: Path | None = None) -> torch.Tensor:
-    """The first ``count`` held-out images of a run's dataset (None: ten, or all), ``(count, C, H, W)`` in [-1, 1].
+    """The first ``count`` held-out images of a run's dataset (None: ten, or all), ``(count, C, H,
+    W)`` in [-1, 1].
 
     Raises:
         DataError: the dataset is not to be had, or holds fewer.
@@ -213,7 +262,9 @@ def originals(run: Run, count: int | None = None, root: Path | None = None) -> t
     held_out = run.data(root).test.images
     count = min(10, len(held_out)) or 1 if count is None else count
     if len(held_out) < count:
-        raise DataError(f"{run.info.dataset.name} holds out {len(held_out)} images, fewer than the {count} asked for")
+        raise DataError(
+            f"{run.info.dataset.name} holds out {len(held_out)} images, fewer than the {count} asked for"
+        )
     return from_uint8(held_out[:count])
 
 
@@ -227,11 +278,13 @@ def evaluate(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> dict[str, Measurement]:
-    """Measure a run's samples, reconstructions and bounds, and keep the figures in its ``evaluation.json``.
+    """Measure a run's samples, reconstructions and bounds, and keep the figures in its
+    ``measure.json``.
 
     Args:
         run: a run or its folder.
-        metrics: names of registered metrics; none: genkit's own, those that the model can be measured by.
+        metrics: names of registered metrics; none: genkit's own, those that the model can be
+        measured by.
         count: images, of the model and held out each; the latter may be fewer.
         seed: of the samples.
         dataset: the images, where they were in memory.
@@ -247,11 +300,15 @@ def evaluate(
     run = run if isinstance(run, Run) else Run.open(run)
     notify: Notify = lambda line: None  # noqa: E731
     if progress:
-        from .console import Console
+        from .training.progress import Console
 
         notify = Console().on_notice
-    data = run.data(_absolute(data_root), notify) if dataset is None else run.recognise(_in_memory(dataset))
-    return evaluation.evaluate(run, data, metrics, count, seed, notify)
+    data = (
+        run.data(_absolute(data_root), notify)
+        if dataset is None
+        else run.recognise(_in_memory(dataset))
+    )
+    return measure.evaluate(run, data, metrics, count, seed, notify)
 
 
 def _engine(trainer: Trainer, data: ImageData, core: TrainOptions, owner: str | None) -> Engine:
@@ -267,7 +324,9 @@ def _load(
     else:
         request = DataRequest(data_root(core.data_root), on_bad_image=core.on_bad_image)
         if core.dataset is None:
-            name, data = load_preferred(registry, trainer.preferred_datasets, request, told.on_notice)
+            name, data = load_preferred(
+                registry, trainer.preferred_datasets, request, told.on_notice
+            )
         else:
             name, data = core.dataset, load_dataset(registry, core.dataset, request, told.on_notice)
         registered = registry.find(Dataset, name.partition(":")[0])
@@ -290,14 +349,18 @@ def _load(
 
 def _in_memory(images: Any) -> ImageData:
     if isinstance(images, str):
-        raise UsageError("a run's dataset by name is in its run.json; give images only where they were in memory")
+        raise UsageError(
+            "a run's dataset by name is in its run.json; give images only where they were in memory"
+        )
     return images if isinstance(images, ImageData) else from_images(images)
 
 
 def _model_info(registry: Registry, name: str, model: str | type[Trainer] | ModelInfo) -> ModelInfo:
     if isinstance(model, type) or (isinstance(model, ModelInfo) and model.distribution is None):
         return ModelInfo(name=name)
-    plugin = registry.find(Model, model if isinstance(model, str) else f"{model.distribution}/{model.name}").plugin
+    plugin = registry.find(
+        Model, model if isinstance(model, str) else f"{model.distribution}/{model.name}"
+    ).plugin
     return ModelInfo(name=name, distribution=plugin.distribution, version=plugin.version)
 
 
@@ -325,32 +388,47 @@ def _set_threads(threads: int | str | None) -> None:
 
 
 def _audience(
-    registry: Registry, core: TrainOptions, callbacks: str | Sequence[str | Callback], progress: bool
+    registry: Registry,
+    core: TrainOptions,
+    callbacks: str | Sequence[str | Callback],
+    progress: bool,
 ) -> Audience:
-    """The console where progress is wanted, the caller's own callbacks, and those that the options name."""
+    """The console where progress is wanted, the caller's own callbacks, and those that the options
+    name.
+    """
     named: dict[str, Callback] = {}
     for name in core.callbacks:
         target = registry.find(CallbackEntry, name).target()
         with blame(f"callback {name}", "to be made"):
             named[name] = target()
         if not isinstance(named[name], Callback):
-            raise ContractError(f"callback {name} is {type(named[name]).__name__}, not a genkit.Callback")
+            raise ContractError(
+                f"callback {name} is {type(named[name]).__name__}, not a genkit.Callback"
+            )
     for callback in () if isinstance(callbacks, str) else callbacks:
         if not isinstance(callback, Callback | str):
-            raise UsageError(f"callbacks: {callback!r} is neither a genkit.Callback object nor a name")
+            raise UsageError(
+                f"callbacks: {callback!r} is neither a genkit.Callback object nor a name"
+            )
     own = [callback for callback in callbacks if isinstance(callback, Callback)]
     for callback in (*own, *named.values()):
-        for method in (m for m in dir(callback) if m.startswith("on_") and not hasattr(Callback, m)):
-            raise ContractError(f"{type(callback).__name__}.{method} is never called{nearest(method, dir(Callback))}")
+        for method in (
+            m for m in dir(callback) if m.startswith("on_") and not hasattr(Callback, m)
+        ):
+            raise ContractError(
+                f"{type(callback).__name__}.{method} is never called{nearest(method, dir(Callback))}"
+            )
     if progress:
-        from .console import Console
+        from .training.progress import Console
 
         own.insert(0, Console())
     return Audience(own, named)
 
 
 def _classifier(run: Run, told: Callback) -> Classify | None:
-    """What tells the classes of samples to the alarm, where there is an extractor ready for these images."""
+    """What tells the classes of samples to the alarm, where there is an extractor ready for these
+    images.
+    """
     try:
         found = extractor.known(run.dataset_entry, run.info.dataset.fingerprint, lambda line: None)
     except GenkitError as error:

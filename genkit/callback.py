@@ -11,8 +11,8 @@ from .errors import ContractError, PluginError, first_line
 class Callback:
     """Told of what happens in a run; override what you need. It acts only where the user names it.
 
-    Steps count finished updates; metrics are means over the log interval that ends at the step. A callback
-    never changes what is computed.
+    Steps count finished updates; metrics are means over the log interval that ends at the step. A
+    callback never changes what is computed.
     """
 
     def on_notice(self, message: str) -> None:
@@ -25,10 +25,14 @@ class Callback:
         """A row of ``metrics.jsonl`` was written."""
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        """A sample grid was written to ``path``; ``metrics`` are the means since the log interval began."""
+        """A sample grid was written to ``path``; ``metrics`` are the means since the log interval
+        began.
+        """
 
     def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
-        """The alarm has looked: a row of ``alarm.jsonl``, and what is wrong, kind → line; mostly nothing."""
+        """The alarm has looked: a row of ``alarm.jsonl``, and what is wrong, kind → line; mostly
+        nothing.
+        """
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint is safe on disk."""
@@ -47,8 +51,9 @@ class Callback:
 class Audience(Callback):
     """All that a run tells, as one callback.
 
-    Those that a user made are called as they are. One that came from a plugin by name is guarded: when it raises,
-    that is said once, it is told nothing more, and training goes on (``GENKIT_STRICT=1``: it stops).
+    Those that a user made are called as they are. One that came from a plugin by name is guarded:
+    when it raises, that is said once, it is told nothing more, and training goes on
+    (``GENKIT_STRICT=1``: it stops).
     """
 
     def __init__(self, own: Sequence[Callback], named: Mapping[str, Callback]) -> None:

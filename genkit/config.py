@@ -15,7 +15,8 @@ __all__ = ["Config", "Field", "TrainOptions", "parse", "read_file", "resolve", "
 
 
 class Config(BaseModel):
-    """Base of every set of options. Frozen; an unknown key is an error; NaN and infinity are no values.
+    """Base of every set of options. Frozen; an unknown key is an error; NaN and infinity are no
+    values.
 
     A field states its default, its range and its help once; the command line, the check, ``--help``
     and ``run.json`` all read them from here::
@@ -24,7 +25,9 @@ class Config(BaseModel):
             latent_dim: int = genkit.Field(100, ge=1, description="size of the latent vector z")
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
 
 
 MAX_THREADS = 1024
@@ -42,22 +45,31 @@ class TrainOptions(Config):
     dataset: str | None = Field(
         None, description="dataset by name, folder:PATH for your own; else what the model prefers"
     )
-    data_root: Path | None = Field(None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache")
+    data_root: Path | None = Field(
+        None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache"
+    )
     iterations: int = Field(20_000, ge=1, description="updates in all")
     batch_size: int = Field(128, ge=1, description="images a batch")
-    log_interval: int = Field(100, ge=1, description="iterations that one row of metrics.jsonl averages over")
-    sample_interval: int = Field(1_000, ge=1, description="iterations between two sample grids and log lines")
+    log_interval: int = Field(
+        100, ge=1, description="iterations that one row of metrics.jsonl averages over"
+    )
+    sample_interval: int = Field(
+        1_000, ge=1, description="iterations between two sample grids and log lines"
+    )
     checkpoint_interval: int = Field(1_000, ge=1, description="iterations between two checkpoints")
     keep: int = Field(3, ge=1, description="checkpoints kept, the newest ones")
     keep_all: bool = Field(False, description="keep every checkpoint")
     on_bad_image: Literal["refuse", "skip"] = Field(
-        "refuse", description="a file that is no image one can use: refuse the dataset, or skip the file and say so"
+        "refuse",
+        description="a file that is no image one can use: refuse the dataset, or skip the file and say so",
     )
     stop_on_collapse: bool = Field(
         False,
         description="end training when the alarm finds the samples collapsed; judged once diverse, or after 5,000",
     )
-    callbacks: tuple[str, ...] = Field((), description="registered callbacks to tell of the run, by name")
+    callbacks: tuple[str, ...] = Field(
+        (), description="registered callbacks to tell of the run, by name"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="the one number all randomness derives from")
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
@@ -69,37 +81,50 @@ class TrainOptions(Config):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the networks' arithmetic; bf16 is automatic mixed precision"
     )
-    channels_last: bool = Field(False, description="keep images channels-last in memory, which suits convolutions")
+    channels_last: bool = Field(
+        False, description="keep images channels-last in memory, which suits convolutions"
+    )
     kernels: Literal["auto", "torch", "onednn"] = Field(
         "auto",
         description="whose matrix products and tanh on a CPU; auto: oneDNN's where there is AVX-512",
     )
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
-        None, description="CPU threads, or probe for the fastest number; else torch's own; recorded in the run"
+        None,
+        description="CPU threads, or probe for the fastest number; else torch's own; recorded in the run",
     )
-    out: Path | None = Field(None, description="folder of the run; else the next number under runs/")
+    out: Path | None = Field(
+        None, description="folder of the run; else the next number under runs/"
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def parse(config_class: type[ConfigT], values: Mapping[str, Any], *, where: str = "", strict: bool = False) -> ConfigT:
+def parse(
+    config_class: type[ConfigT], values: Mapping[str, Any], *, where: str = "", strict: bool = False
+) -> ConfigT:
     """``values`` as a ``config_class``.
 
-    Strings are read by the field's type (``"0.5,0.9"`` for a tuple), as a command line needs it; with
-    ``strict=True``, as for files, a value must have its type already.
+    Strings are read by the field's type (``"0.5,0.9"`` for a tuple), as a command line needs it;
+    with ``strict=True``, as for files, a value must have its type already.
 
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or out of range; one line.
     """
     try:
         if strict:  # by way of JSON, in which strict means strict but a list may be a tuple
-            return config_class.model_validate_json(json.dumps(dict(values), default=str), strict=True)
-        return config_class.model_validate({key: _split(config_class, key, value) for key, value in values.items()})
+            return config_class.model_validate_json(
+                json.dumps(dict(values), default=str), strict=True
+            )
+        return config_class.model_validate(
+            {key: _split(config_class, key, value) for key, value in values.items()}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         raise ConfigError(
-            _explain(config_class, problem["loc"], problem["type"], _plain_words(problem), values, where)
+            _explain(
+                config_class, problem["loc"], problem["type"], _plain_words(problem), values, where
+            )
         ) from None
 
 
@@ -119,13 +144,22 @@ def _plain_words(problem: Mapping[str, Any]) -> str:
 
 def _split(config_class: type[Config], key: str, value: Any) -> Any:
     field = config_class.model_fields.get(key)
-    if isinstance(value, str) and field is not None and get_origin(field.annotation) in (tuple, list):
+    if (
+        isinstance(value, str)
+        and field is not None
+        and get_origin(field.annotation) in (tuple, list)
+    ):
         return [part.strip() for part in value.split(",")]
     return value
 
 
 def _explain(
-    config_class: type[Config], loc: tuple[Any, ...], kind: str, message: str, values: Mapping[str, Any], where: str
+    config_class: type[Config],
+    loc: tuple[Any, ...],
+    kind: str,
+    message: str,
+    values: Mapping[str, Any],
+    where: str,
 ) -> str:
     prefix = f"{where}: " if where else ""
     if not loc:
@@ -152,7 +186,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path}: {reason}") from None
     for key, value in values.items():
         if isinstance(value, dict):
-            raise ConfigError(f"config file {path}: options stand at the top level, without the table [{key}]")
+            raise ConfigError(
+                f"config file {path}: options stand at the top level, without the table [{key}]"
+            )
     return values
 
 
@@ -164,17 +200,22 @@ def check_fields(config_class: type[Config], model: str) -> None:
     """
     shadowed = sorted(set(config_class.model_fields) & (set(TrainOptions.model_fields) | RESERVED))
     if shadowed:
-        raise PluginError(f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's own; rename it")
+        raise PluginError(
+            f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's own; rename it"
+        )
 
 
-RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"})
+RESERVED = frozenset(
+    {"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"}
+)
 """Names that the command line or the API already uses beside :class:`TrainOptions`."""
 
 
 def resolve(
     config_class: type[ConfigT], model: str, given: Mapping[str, Any], file: Path | None = None
 ) -> tuple[TrainOptions, ConfigT]:
-    """The core's options and the model's, from one flat set of names: defaults < ``file`` < ``given``.
+    """The core's options and the model's, from one flat set of names: defaults < ``file`` <
+    ``given``.
 
     Raises:
         ConfigError: see :func:`parse` and :func:`read_file`.
@@ -208,7 +249,9 @@ def _divide(
 
 
 def to_toml(*configs: Config) -> str:
-    """The options as TOML that ``--config`` reads; one without a value is left out, since TOML has no null."""
+    """The options as TOML that ``--config`` reads; one without a value is left out, since TOML has
+    no null.
+    """
     lines = []
     for config in configs:
         for key, value in config.model_dump(mode="json").items():
@@ -235,4 +278,6 @@ def type_name(annotation: Any) -> str:
     parts = [part for part in getattr(annotation, "__args__", ()) if part is not type(None)]
     if parts:
         return "|".join(type_name(part) for part in parts)
-    return {int: "INTEGER", float: "FLOAT", str: "TEXT", bool: "BOOLEAN", Path: "PATH"}.get(annotation, "TEXT")
+    return {int: "INTEGER", float: "FLOAT", str: "TEXT", bool: "BOOLEAN", Path: "PATH"}.get(
+        annotation, "TEXT"
+    )

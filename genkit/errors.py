@@ -47,7 +47,9 @@ class PluginError(GenkitError):
 
 
 class ContractError(PluginError):
-    """A model, dataset or metric that breaks the contract of :mod:`genkit.interfaces` or :mod:`genkit.hookspecs`."""
+    """A model, dataset or metric that breaks the contract of :mod:`genkit.interfaces` or
+    :mod:`genkit.hookspecs`.
+    """
 
 
 class DataError(GenkitError):
@@ -67,7 +69,9 @@ class RunError(GenkitError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended training after a step; its checkpoint is safe. The exit code is 128 + the signal's number."""
+    """A signal ended training after a step; its checkpoint is safe. The exit code is 128 + the
+    signal's number.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -109,14 +113,18 @@ def blame(owner: str | None, doing: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    r"""``text`` with everything that could move a cursor, colour or reorder a line written as an escape (``\x1b``).
+    r"""``text`` with everything that could move a cursor, colour or reorder a line written as an
+    escape (``\x1b``).
 
-    Names, paths and messages may come from strangers' files: whatever is shown to a person goes through this.
+    Names, paths and messages may come from strangers' files: whatever is shown to a person goes
+    through this.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """``"; did you mean 'a' or 'b'?"`` for the names closest to ``name``, or nothing where none is close."""
+    """``"; did you mean 'a' or 'b'?"`` for the names closest to ``name``, or nothing where none is
+    close.
+    """
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,4 +1,5 @@
-"""Every hook on one page, and what the hooks return. Torch-free: a plugin module imports this and nothing heavy.
+"""Every hook on one page, and what the hooks return. Torch-free: a plugin module imports this and
+nothing heavy.
 
 A plugin is an installed distribution with an entry point in the group ``genkit`` that names a module. The
 module implements some of the hooks below::
@@ -23,10 +24,14 @@ GROUP = "genkit"
 """Entry-point group of plugins."""
 
 COMMAND_GROUP = "genkit.commands"
-"""Entry-point group of commands: name = "package.module:click_command"; help lists them without importing any."""
+"""Entry-point group of commands: name = "package.module:click_command"; help lists them without
+importing any.
+"""
 
 API_VERSION = 1
-"""What a plugin module states as ``genkit_api_version``; the core accepts this one and the one before."""
+"""What a plugin module states as ``genkit_api_version``; the core accepts this one and the one
+before.
+"""
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
@@ -56,25 +61,28 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """A dataset; its target is called with a :class:`genkit.DataRequest` and gives :class:`genkit.ImageData`.
+    """A dataset; its target is called with a :class:`genkit.DataRequest` and gives
+    :class:`genkit.ImageData`.
 
-    Where the images are not to be had, it raises :class:`genkit.DataUnavailableError`, and the model's next
-    preferred dataset is tried.
+    Where the images are not to be had, it raises :class:`genkit.DataUnavailableError`, and the
+    model's next preferred dataset is tried.
     """
 
     noun: ClassVar[str] = "dataset"
 
     extractor: str = ""
-    """Target of a function that gives the path, or the bytes, of weights for :mod:`genkit.extractor`."""
+    """Target of a function that gives the path, or the bytes, of weights for
+    :mod:`genkit.evaluation.extractor`.
+    """
 
 
 @dataclass(frozen=True)
 class Metric(Entry):
     """A measure: its target is called as ``metric(first, second)`` and gives 0-d tensors by name.
 
-    Both are float tensors on the CPU, a row for each image; ``compares`` and ``of`` say of what. A pure function: no
-    state, no global randomness, inputs left as they are. One that needs more images than it gets raises
-    :class:`genkit.UsageError`.
+    Both are float tensors on the CPU, a row for each image; ``compares`` and ``of`` say of what. A
+    pure function: no state, no global randomness, inputs left as they are. One that needs more
+    images than it gets raises :class:`genkit.UsageError`.
 
     ========================== ================================= =========================================
     ``compares``               first                             second
@@ -93,13 +101,17 @@ class Metric(Entry):
     noun: ClassVar[str] = "metric"
 
     compares: Literal["samples", "reconstructions", "posterior", "bounds"] = "samples"
-    """What the two tensors are; the figures of samples are shown beside those of real images, the floor."""
+    """What the two tensors are; the figures of samples are shown beside those of real images, the
+    floor.
+    """
     of: Literal["pixels", "features", "probabilities"] = "pixels"
     """What stands for an image, of samples."""
     reference: Literal["held-out", "training"] = "held-out"
     """Which real images samples are compared with; ``training``: all of them."""
     codes: int = 1
-    """K, for bounds: codes drawn from an image's posterior; with one, the second is the exact KL divergence."""
+    """K, for bounds: codes drawn from an image's posterior; with one, the second is the exact KL
+    divergence.
+    """
     limit: int | None = None
     """Images that it gets at most, samples and held out each; for what takes long."""
     default: bool = True
@@ -108,7 +120,9 @@ class Metric(Entry):
 
 @dataclass(frozen=True)
 class CallbackEntry(Entry):
-    """A callback; its target, a :class:`genkit.Callback` subclass, is made without arguments where a user names it."""
+    """A callback; its target, a :class:`genkit.Callback` subclass, is made without arguments where
+    a user names it.
+    """
 
     noun: ClassVar[str] = "callback"
 

@@ -1,8 +1,8 @@
 """The whole contract between genkit and a model: Generator, Discriminator, Encoder, Trainer.
 
-Images between a dataset and a network are float ``(B, C, H, W)`` in [-1, 1]. Random numbers come from the
-:class:`genkit.Rng` that is handed in, never from torch's global generator. Whoever keeps this contract gets
-exact resume and every engine with no further code.
+Images between a dataset and a network are float ``(B, C, H, W)`` in [-1, 1]. Random numbers come
+from the :class:`genkit.Rng` that is handed in, never from torch's global generator. Whoever keeps
+this contract gets exact resume and every engine with no further code.
 """
 
 import abc
@@ -20,7 +20,9 @@ from .errors import ContractError, UsageError, nearest
 from .rng import Rng, seeded_initialisation
 
 Metrics = Mapping[str, Tensor]
-"""Detached 0-d tensors by name. A name that is or ends in ``loss`` or ``accuracy`` is plotted as such."""
+"""Detached 0-d tensors by name. A name that is or ends in ``loss`` or ``accuracy`` is plotted as
+such.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Batch(NamedTuple):
     """Real images and, where the dataset has them, their labels."""
 
     images: Tensor
-    """``(B, C, H, W)`` in [-1, 1]; with ``batches_per_step = n``, n batches one behind the other."""
+    """``(B, C, H, W)`` in [-1, 1]; with ``batches_per_step = n``, n batches one behind the other.
+    """
     labels: Tensor | None
     """int64 ``(B,)``."""
 
@@ -90,7 +93,9 @@ class Generator(nn.Module, abc.ABC):
     @final
     @torch.no_grad()
     def sample(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
-        """``n`` images ``(n, C, H, W)`` in [-1, 1], in evaluation mode; each module's mode is restored after."""
+        """``n`` images ``(n, C, H, W)`` in [-1, 1], in evaluation mode; each module's mode is
+        restored after.
+        """
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
@@ -120,10 +125,11 @@ class Encoder(nn.Module, abc.ABC):
 class Trainer(nn.Module, abc.ABC):
     """One training algorithm. It owns its networks (child modules) and its optimizers.
 
-    A subclass declares ``Config``, takes ``(config, spec)``, builds its networks and ``self.optimizers``, and says in
-    :meth:`step` what one full update is. All that changes from step to step lives in parameters, buffers and
-    optimizer state, and changes in place; nothing in ``step`` waits for the device (``.item()``, ``.numpy()``,
-    ``print``, shapes that depend on data). What varies with time reads ``self.iteration``.
+    A subclass declares ``Config``, takes ``(config, spec)``, builds its networks and
+    ``self.optimizers``, and says in :meth:`step` what one full update is. All that changes from
+    step to step lives in parameters, buffers and optimizer state, and changes in place; nothing in
+    ``step`` waits for the device (``.item()``, ``.numpy()``, ``print``, shapes that depend on
+    data). What varies with time reads ``self.iteration``.
 
     It may also implement :class:`Evaluates` and :class:`Reconstructs`.
     """
@@ -135,9 +141,13 @@ class Trainer(nn.Module, abc.ABC):
     batches_per_step: ClassVar[int] = 1
     """Real batches that one step consumes."""
     conditional: ClassVar[bool] = False
-    """Whether it learns from labels: then it is trained on labelled images only, and always sampled with labels."""
+    """Whether it learns from labels: then it is trained on labelled images only, and always sampled
+    with labels.
+    """
     log_format: ClassVar[str] = ""
-    """How the metrics read in one line of the log, for ``str.format(**metrics)``; empty: name and value of each."""
+    """How the metrics read in one line of the log, for ``str.format(**metrics)``; empty: name and
+    value of each.
+    """
 
     generator: Generator
     iteration: Tensor
@@ -156,11 +166,12 @@ class Trainer(nn.Module, abc.ABC):
 
     @final
     def update(self, **losses: Tensor) -> None:
-        """Step the named optimizers, each down the gradient of its own loss: ``self.update(discriminator=loss)``.
+        """Step the named optimizers, each down the gradient of its own loss:
+        ``self.update(discriminator=loss)``.
 
-        All gradients are computed before any parameter moves, each for its optimizer's parameters only and in
-        their memory layout, so a phase cannot move, or leave gradients on, another network. A parameter that its
-        loss does not reach is left alone, and so is a frozen one.
+        All gradients are computed before any parameter moves, each for its optimizer's parameters
+        only and in their memory layout, so a phase cannot move, or leave gradients on, another
+        network. A parameter that its loss does not reach is left alone, and so is a frozen one.
 
         Raises:
             ContractError: no optimizer has this name, or a gradient is sparse.
@@ -172,11 +183,19 @@ class Trainer(nn.Module, abc.ABC):
         for name, loss in losses.items():
             if name not in self.optimizers:
                 known = ", ".join(self.optimizers)
-                raise ContractError(f"update({name}=...): the optimizers are {known}{nearest(name, self.optimizers)}")
+                raise ContractError(
+                    f"update({name}=...): the optimizers are {known}{nearest(name, self.optimizers)}"
+                )
             optimizer = self.optimizers[name]
-            parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-            raw = torch.autograd.grad(loss, parameters, retain_graph=name != last, allow_unused=True)
-            gradients = [self._aligned(gradient, p) for gradient, p in zip(raw, parameters, strict=True)]
+            parameters = [
+                p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
+            ]
+            raw = torch.autograd.grad(
+                loss, parameters, retain_graph=name != last, allow_unused=True
+            )
+            gradients = [
+                self._aligned(gradient, p) for gradient, p in zip(raw, parameters, strict=True)
+            ]
             phases.append((optimizer, parameters, gradients))
         for optimizer, parameters, gradients in phases:
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -188,18 +207,25 @@ class Trainer(nn.Module, abc.ABC):
     def _aligned(self, gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
         """The gradient in its parameter's memory layout, copied only where it has another.
 
-        ``autograd.grad`` gives the layout of whatever operation came last: stride 0 below a sum, transposed below
-        a tied weight. Fused optimizers read parameter and gradient as two equal runs of memory.
+        ``autograd.grad`` gives the layout of whatever operation came last: stride 0 below a sum,
+        transposed below a tied weight. Fused optimizers read parameter and gradient as two equal
+        runs of memory.
         """
         if gradient is None:
             return None
         if gradient.layout != torch.strided:
-            name = next((name for name, p in self.named_parameters() if p is parameter), "a parameter")
+            name = next(
+                (name for name, p in self.named_parameters() if p is parameter), "a parameter"
+            )
             raise ContractError(
                 f"the gradient of {name} is sparse, and updates take dense ones: build the layer with sparse=False"
             )
-        lazy = gradient.is_neg() or gradient.is_conj()  # marked as negated or conjugated, and not computed yet
-        if not lazy and (gradient.stride() == parameter.stride() or _same_layout(gradient, parameter)):
+        lazy = (
+            gradient.is_neg() or gradient.is_conj()
+        )  # marked as negated or conjugated, and not computed yet
+        if not lazy and (
+            gradient.stride() == parameter.stride() or _same_layout(gradient, parameter)
+        ):
             return gradient
         return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
 
@@ -213,7 +239,8 @@ class Trainer(nn.Module, abc.ABC):
             labels: for a conditional model, ``(n,)``; None: 0, 1, 2 … in turn.
 
         Raises:
-            UsageError: labels for a model that learns without them, too few, too many, or of no class.
+            UsageError: labels for a model that learns without them, too few, too many, or of no
+            class.
         """
         return self.generator.sample(n, rng, self.labels_for(n, labels))
 
@@ -222,22 +249,30 @@ class Trainer(nn.Module, abc.ABC):
         """What ``prior`` gets for ``n`` images: int64 ``(n,)`` for a conditional model, else None."""
         if not self.conditional:
             if labels is not None:
-                raise UsageError(f"{type(self).__name__} learns without labels, and cannot be asked for some")
+                raise UsageError(
+                    f"{type(self).__name__} learns without labels, and cannot be asked for some"
+                )
             return None
         classes = self.spec.classes or 1
         try:
             chosen = torch.arange(n) % classes if labels is None else torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             chosen = torch.empty(0)
-        if chosen.is_floating_point() or chosen.shape != (n,) or not bool(((chosen >= 0) & (chosen < classes)).all()):
+        if (
+            chosen.is_floating_point()
+            or chosen.shape != (n,)
+            or not bool(((chosen >= 0) & (chosen < classes)).all())
+        ):
             raise UsageError(f"labels have to be {n} whole numbers from 0 to {classes - 1}")
         return chosen.to(self.iteration.device, torch.int64)
 
     @final
     def mean_over_processes(self, value: Tensor) -> Tensor:
-        """The mean of ``value`` over the processes of a run; there is one process today, so ``value`` itself.
+        """The mean of ``value`` over the processes of a run; there is one process today, so
+        ``value`` itself.
 
-        Whatever a trainer's ``step`` computes from its batch and keeps in a buffer goes through here.
+        Whatever a trainer's ``step`` computes from its batch and keeps in a buffer goes through
+        here.
         """
         return value
 
@@ -255,7 +290,9 @@ class Reconstructs(Protocol):
     """A trainer that can map images to their reconstructions."""
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [-1, 1] → the same shape; called in evaluation mode, without gradients."""
+        """Images ``(B, C, H, W)`` in [-1, 1] → the same shape; called in evaluation mode, without
+        gradients.
+        """
 
 
 def _same_layout(gradient: Tensor, parameter: Tensor) -> bool:
@@ -264,16 +301,25 @@ def _same_layout(gradient: Tensor, parameter: Tensor) -> bool:
     return all(size <= 1 or one == other for size, one, other in strides)
 
 
-_GLOBAL_HOOKS = (torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks)
+_GLOBAL_HOOKS = (
+    torch_optimizer._global_optimizer_pre_hooks,
+    torch_optimizer._global_optimizer_post_hooks,
+)
 
 
 def _step(optimizer: torch.optim.Optimizer) -> None:
-    """``optimizer.step()``; for torch's own optimizers without the profiler range and hook look-ups around it.
+    """``optimizer.step()``; for torch's own optimizers without the profiler range and hook look-ups
+    around it.
 
-    Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is patched (as by a
-    scheduler), is differentiable, or is not torch's own, is stepped as it wants to be.
+    Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is
+    patched (as by a scheduler), is differentiable, or is not torch's own, is stepped as it wants to
+    be.
     """
-    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks, *_GLOBAL_HOOKS)
+    hooks = (
+        optimizer._optimizer_step_pre_hooks,
+        optimizer._optimizer_step_post_hooks,
+        *_GLOBAL_HOOKS,
+    )
     hooked = any(hooks) or "step" in vars(optimizer)
     own = type(optimizer).__module__.startswith("torch.optim.")
     if hooked or not own or optimizer.defaults.get("differentiable"):
@@ -284,9 +330,14 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
 
 
 def build(
-    trainer: type[Trainer], config: options.Config, spec: DataSpec, seed: int, device: torch.device | str
+    trainer: type[Trainer],
+    config: options.Config,
+    spec: DataSpec,
+    seed: int,
+    device: torch.device | str,
 ) -> Trainer:
-    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start from the same.
+    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start
+    from the same.
 
     On the device ``meta`` it has shapes and no memory.
 
@@ -303,7 +354,9 @@ def build(
     if not built.optimizers:
         raise ContractError(f"{trainer.__name__} has no optimizer in self.optimizers")
     built.to(device).train()
-    for optimizer in built.optimizers.values():  # some fill their state when they are made, before the move
+    for (
+        optimizer
+    ) in built.optimizers.values():  # some fill their state when they are made, before the move
         for parameter, held in optimizer.state.items():
             for key, value in held.items():
                 if isinstance(value, Tensor) and value.dim():

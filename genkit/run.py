@@ -1,7 +1,8 @@
 """The run folder: everything about one training, readable without genkit.
 
-``run.json`` (options, seed, versions, dataset, environment), ``metrics.jsonl`` (a row each log interval),
-``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plots/``, ``evaluation.json``.
+``run.json`` (options, seed, versions, dataset, environment), ``metrics.jsonl`` (a row each log
+interval), ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plots/``,
+``evaluation.json``.
 """
 
 import math
@@ -15,22 +16,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from . import checkpoint, state
 from .config import Config, TrainOptions, parse
-from .data import DataRequest, ImageData, Notify, data_root, load_dataset
-from .errors import ConfigError, ContractError, DataError, GenkitWarning, RunError, UsageError, blame, first_line
-from .folder import RunFolder
+from .data.datasets import DataRequest, ImageData, Notify, data_root, load_dataset
+from .errors import (
+    ConfigError,
+    ContractError,
+    DataError,
+    GenkitWarning,
+    RunError,
+    UsageError,
+    blame,
+    first_line,
+)
 from .hookspecs import Dataset, Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
-from .plotting import CURVE, plot_curves
-from .registry import Registered, Registry, discover
+from .plugins.registry import Registered, Registry, discover
+from .report.plotting import plot_curves
+from .report.summary import shortened
 from .rng import Rng
-from .summary import shortened
+from .storage import checkpoint, state
+from .storage.folder import CURVES, METRICS, RUN, RunFolder
 
 FORMAT: Literal[1] = 1
 STATE_FACTOR = 64
 MIN_LIMIT = 2**26
-"""A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at least."""
+"""A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at
+least.
+"""
 
 
 class ModelInfo(Config):
@@ -69,12 +81,16 @@ class RunInfo(Config):
 class Run:
     """One training on disk, and the model that it holds.
 
-    Get one from :func:`genkit.train`, :func:`genkit.resume` or :func:`genkit.load`. Its model is read from the
-    newest checkpoint that verifies, when it is first needed.
+    Get one from :func:`genkit.train`, :func:`genkit.resume` or :func:`genkit.load`. Its model is
+    read from the newest checkpoint that verifies, when it is first needed.
     """
 
     def __init__(
-        self, folder: RunFolder, info: RunInfo, trainer_class: type[Trainer] | None, registry: Registry
+        self,
+        folder: RunFolder,
+        info: RunInfo,
+        trainer_class: type[Trainer] | None,
+        registry: Registry,
     ) -> None:
         self.folder = folder
         self.info = info
@@ -88,7 +104,8 @@ class Run:
     def create(
         cls, out: Path | None, info: RunInfo, trainer_class: type[Trainer], registry: Registry
     ) -> Iterator["Run"]:
-        """A new run in the folder ``out``, or the next number under ``runs/``, that no other process may train.
+        """A new run in the folder ``out``, or the next number under ``runs/``, that no other
+        process may train.
 
         Raises:
             RunError: the folder is not empty, in use, or cannot be written.
@@ -100,7 +117,10 @@ class Run:
 
     @classmethod
     def open(
-        cls, path: Path | str, trainer_class: type[Trainer] | None = None, registry: Registry | None = None
+        cls,
+        path: Path | str,
+        trainer_class: type[Trainer] | None = None,
+        registry: Registry | None = None,
     ) -> "Run":
         """The run in the folder ``path``.
 
@@ -109,7 +129,7 @@ class Run:
         """
         folder = RunFolder(Path(path))
         try:
-            info = parse(RunInfo, folder.read_json("run.json"), where=f"{path}/run.json", strict=True)
+            info = parse(RunInfo, folder.read_json(RUN), where=f"{path}/run.json", strict=True)
         except FileNotFoundError as error:
             raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
         except ConfigError as error:
@@ -146,7 +166,9 @@ class Run:
         dataset = self.info.dataset
         if dataset.distribution is None:
             return None
-        return self.registry.find(Dataset, f"{dataset.distribution}/{dataset.name.partition(':')[0]}")
+        return self.registry.find(
+            Dataset, f"{dataset.distribution}/{dataset.name.partition(':')[0]}"
+        )
 
     @property
     def trainer_class(self) -> type[Trainer]:
@@ -160,7 +182,9 @@ class Run:
             model = self.info.model
             if model.distribution is None:
                 how = "genkit.load(path, TheClass) or genkit.resume(path, trainer=TheClass, dataset=images)"
-                raise UsageError(f"{self.path} was trained with a class of no plugin; in Python say {how}")
+                raise UsageError(
+                    f"{self.path} was trained with a class of no plugin; in Python say {how}"
+                )
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class
 
@@ -189,17 +213,23 @@ class Run:
         return self._loaded
 
     def newest_checkpoint(self) -> tuple[checkpoint.Checkpoint, list[str]]:
-        """The newest checkpoint that verifies and is of this run's model, and why each newer one was skipped.
+        """The newest checkpoint that verifies and is of this run's model, and why each newer one
+        was skipped.
 
-        The model is first built without memory, so that a run from a stranger that claims another size than its
-        files have is refused before anything of that size is made.
+        The model is first built without memory, so that a run from a stranger that claims another
+        size than its files have is refused before anything of that size is made.
 
         Raises:
             CheckpointError: there is none.
         """
         try:
             model = self.build("meta")
-        except (RuntimeError, NotImplementedError, ValueError, TypeError):  # a constructor that needs its weights
+        except (
+            RuntimeError,
+            NotImplementedError,
+            ValueError,
+            TypeError,
+        ):  # a constructor that needs its weights
             model = self.build("cpu")
         size = sum(t.numel() * t.element_size() for t in state.networks(model).values())
         return checkpoint.newest(
@@ -214,16 +244,21 @@ class Run:
         Raises:
             GenkitError: ``run.json`` asks for what the model cannot be.
         """
-        config = parse(self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True)
+        config = parse(
+            self.trainer_class.Config, self.info.config, where=f"{self.path}/run.json", strict=True
+        )
         try:
             return build(self.trainer_class, config, self.spec, self.info.options.seed, device)
         except (RuntimeError, MemoryError) as error:
             if str(device) == "meta":  # where not every constructor can do its work
                 raise
-            raise RunError(f"{self.path}: its model cannot be built: {first_line(error)}") from error
+            raise RunError(
+                f"{self.path}: its model cannot be built: {first_line(error)}"
+            ) from error
 
     def data(self, root: Path | None = None, notify: Notify = lambda line: None) -> ImageData:
-        """The dataset of the run, read again; files that it passes over are said through ``notify``.
+        """The dataset of the run, read again; files that it passes over are said through
+        ``notify``.
 
         Raises:
             DataError: it is not to be had, or is not the one that the run was trained on.
@@ -232,11 +267,16 @@ class Run:
         dataset = self.info.dataset
         if dataset.distribution is None:
             how = f"genkit.resume({str(self.path)!r}, dataset=...)"
-            raise UsageError(f"{self.path} was trained on {dataset.source}: the program that has them says {how}")
+            raise UsageError(
+                f"{self.path} was trained on {dataset.source}: the program that has them says {how}"
+            )
         name = f"{dataset.distribution}/{dataset.name}"
         options, saved = self.info.options, self.info.options.data_root
         if root is None and saved is not None and saved.is_dir():
-            root, offline = saved, True  # where a run that may be a stranger's says: read there, and nothing more
+            root, offline = (
+                saved,
+                True,
+            )  # where a run that may be a stranger's says: read there, and nothing more
         else:
             root, offline = data_root(root), False
         request = DataRequest(
@@ -255,7 +295,10 @@ class Run:
             DataError: it is not.
         """
         if data.fingerprint() != self.info.dataset.fingerprint:
-            was, now = self.info.dataset.images + self.info.dataset.held_out, len(data.train) + len(data.test)
+            was, now = (
+                self.info.dataset.images + self.info.dataset.held_out,
+                len(data.train) + len(data.test),
+            )
             counts = f" ({now} now, {was} then)" if now != was else ""
             raise DataError(
                 f"the images from {data.source}{counts} are not those that {self.path} was trained on: put those back, "
@@ -264,9 +307,11 @@ class Run:
         return data
 
     def sample(self, n: int, seed: int = 0, labels: Sequence[int] | Tensor | None = None) -> Tensor:
-        """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every time.
+        """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every
+        time.
 
-        A conditional model is given ``labels`` ``(n,)``, or 0, 1, 2 … in turn; see :meth:`genkit.Trainer.sample`.
+        A conditional model is given ``labels`` ``(n,)``, or 0, 1, 2 … in turn; see
+        :meth:`genkit.Trainer.sample`.
         """
         trainer = self.trainer
         with blame(self.owner, "to sample"):
@@ -277,14 +322,17 @@ class Run:
         """Images ``(B, C, H, W)`` in [-1, 1] → their reconstructions, the same shape, on the CPU.
 
         Raises:
-            UsageError: the model has no encoder, or the images are of another kind than it was trained on.
+            UsageError: the model has no encoder, or the images are of another kind than it was
+            trained on.
         """
         trainer = self.trainer
         if not isinstance(trainer, Reconstructs):
             raise UsageError(f"{self.info.model.name} cannot reconstruct images: it has no encoder")
         if images.shape[1:] != self.spec.shape or not images.is_floating_point():
             kind = f"{images.dtype} {tuple(images.shape)}"
-            raise UsageError(f"images are {kind}, but must be float (B, {', '.join(map(str, self.spec.shape))})")
+            raise UsageError(
+                f"images are {kind}, but must be float (B, {', '.join(map(str, self.spec.shape))})"
+            )
         training = trainer.training
         trainer.eval()
         try:
@@ -293,38 +341,36 @@ class Run:
         finally:
             trainer.train(training)
 
-    def complete(self, step: int) -> bool:
-        """Whether everything that follows the last step was done at ``step``: its curves are drawn."""
-        drawn = self.folder.inside("plots/curves.png").exists() or not self.has_curves()
-        return self.folder.samples(step).exists() and drawn
-
-    def has_curves(self) -> bool:
-        """Whether there are rows enough to draw."""
-        return len(self.metrics()) >= CURVE
-
     def metrics(self) -> list[dict[str, float]]:
-        """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log interval that ends there.
+        """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log
+        interval that ends there.
 
         Raises:
             RunError: the file is damaged.
         """
-        return self.folder.read_rows("metrics.jsonl")
+        return self.folder.read_rows(METRICS)
 
     def plot(self, path: Path | None = None) -> Path:
-        """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run), and say where.
+        """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run),
+        and say where.
 
         Raises:
             RunError: there are fewer than two rows.
         """
-        path = path or self.folder.inside("plots/curves.png")
-        plot_curves(self.metrics(), path, title=f"{self.info.model.name} on {shortened(self.info.dataset.name)}")
+        path = path or self.folder.inside(CURVES)
+        plot_curves(
+            self.metrics(),
+            path,
+            title=f"{self.info.model.name} on {shortened(self.info.dataset.name)}",
+        )
         return path
 
     def rewind(self, step: int, info: RunInfo) -> None:
-        """Forget all after the checkpoint of ``step``, as if training had not gone past it; ``info`` is what goes on.
+        """Forget all after the checkpoint of ``step``, as if training had not gone past it;
+        ``info`` is what goes on.
 
-        A row or grid of ``step`` itself stays only where training writes one at that step anyway. Checkpoints of
-        later steps were passed over as damaged: they are set aside.
+        A row or grid of ``step`` itself stays only where training writes one at that step anyway.
+        Checkpoints of later steps were passed over as damaged: they are set aside.
 
         Raises:
             RunError: a file is damaged, or cannot be written.
@@ -355,7 +401,7 @@ class Run:
             RunError: it cannot be written.
         """
         try:
-            self.folder.write_json("run.json", self.info.model_dump(mode="json"))
+            self.folder.write_json(RUN, self.info.model_dump(mode="json"))
         except OSError as error:
             raise RunError(f"cannot write {self.path}/run.json: {error.strerror}") from error
 
@@ -370,15 +416,23 @@ class Run:
         except FileNotFoundError:
             known = {}
         try:
-            merged = {section: _plain({**known.get(section, {}), **values}) for section, values in content.items()}
+            merged = {
+                section: _plain({**known.get(section, {}), **values})
+                for section, values in content.items()
+            }
         except (TypeError, AttributeError) as error:
-            raise RunError(f"{self.path / name} is damaged ({type(error).__name__}); move it away") from None
+            raise RunError(
+                f"{self.path / name} is damaged ({type(error).__name__}); move it away"
+            ) from None
         self.folder.write_json(name, {**known, **merged})
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """For JSON, which has no NaN and no infinity: they become null."""
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
+    return {
+        name: None if isinstance(v, float) and not math.isfinite(v) else v
+        for name, v in values.items()
+    }
 
 
 def find_trainer(registry: Registry, name: str) -> type[Trainer]:
@@ -396,4 +450,7 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name.rstrip("/").rpartition("/")[2]).strip("-")[:40] or "images"
+    return (
+        re.sub(r"[^A-Za-z0-9]+", "-", name.rstrip("/").rpartition("/")[2]).strip("-")[:40]
+        or "images"
+    )

@@ -1,4 +1,6 @@
-"""Chromium without a window, spoken to through a pipe in its own DevTools protocol: no driver, no further package."""
+"""Chromium without a window, spoken to through a pipe in its own DevTools protocol: no driver, no
+further package.
+"""
 
 import base64
 import contextlib
@@ -14,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
 )
 PATIENCE = 60
 """Seconds for one answer."""
@@ -27,9 +34,7 @@ ARGUMENTS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
-LAUNCHER = (
-    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
-)
+LAUNCHER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 """Chromium reads from 3 and writes to 4."""
 
 
@@ -42,7 +47,9 @@ class Page:
         self.events: list[dict[str, Any]] = []
         """What Chromium told, in order."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
@@ -75,7 +82,9 @@ class Page:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def open(self, path: Path, *, width: int = 1200, dark: bool = False, script: bool = True) -> None:
+    def open(
+        self, path: Path, *, width: int = 1200, dark: bool = False, script: bool = True
+    ) -> None:
         """Load a file, and wait until all of it is there."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -89,7 +98,9 @@ class Page:
 
     def run(self, code: str) -> Any:
         """The value of JavaScript, after its promise is kept."""
-        found = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True)
+        found = self.call(
+            "Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
@@ -115,7 +126,15 @@ def chromium(profile: Path) -> Iterator[Page]:
     high = [fcntl.fcntl(pipe, fcntl.F_DUPFD, 10) for pipe in (inner_commands, inner_answers)]
 
     process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, *map(str, high), CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}"],
+        [
+            sys.executable,
+            "-c",
+            LAUNCHER,
+            *map(str, high),
+            CHROMIUM,
+            *ARGUMENTS,
+            f"--user-data-dir={profile}",
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

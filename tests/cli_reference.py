@@ -1,14 +1,22 @@
-"""Writes docs/cli.md from the program's own help: `python -m tests.cli_reference`. A test holds the two together."""
+"""Writes docs/cli.md from the program's own help: `python -m tests.cli_reference`. A test holds the
+two together.
+"""
 
 from pathlib import Path
 
 import click
 from click.testing import CliRunner
 
-from genkit.cli import COMMANDS, cli
+from genkit.cli.main import COMMANDS, cli
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-COMMAND_LINES = [[], *([name] for name in COMMANDS), ["train", "simple-gan"], ["train", "ae"], ["train", "vae"]]
+COMMAND_LINES = [
+    [],
+    *([name] for name in COMMANDS),
+    ["train", "simple-gan"],
+    ["train", "ae"],
+    ["train", "vae"],
+]
 
 
 def reference() -> str:

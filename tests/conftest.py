@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import genkit
-from genkit.data import from_images
+from genkit.data.datasets import from_images
 
 
 class TinyGenerator(genkit.Generator):
@@ -37,7 +37,9 @@ class TinyDiscriminator(genkit.Discriminator):
 
 
 class TinyGAN(genkit.Trainer):
-    """The smallest adversarial trainer; its learning rate falls with ``iteration``, as a schedule would."""
+    """The smallest adversarial trainer; its learning rate falls with ``iteration``, as a schedule
+    would.
+    """
 
     class Config(genkit.Config):
         learning_rate: float = genkit.Field(0.01, gt=0, description="step size")
@@ -47,8 +49,12 @@ class TinyGAN(genkit.Trainer):
         self.generator = TinyGenerator(spec)
         self.discriminator = TinyDiscriminator(spec)
         self.optimizers = {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.learning_rate),
-            "generator": torch.optim.SGD(self.generator.parameters(), lr=config.learning_rate, momentum=0.5),
+            "discriminator": torch.optim.Adam(
+                self.discriminator.parameters(), lr=config.learning_rate
+            ),
+            "generator": torch.optim.SGD(
+                self.generator.parameters(), lr=config.learning_rate, momentum=0.5
+            ),
         }
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
@@ -72,7 +78,9 @@ def _one_thread_and_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
 @pytest.fixture
 def images() -> Tensor:
     """40 grey images, not square."""
-    return torch.randint(0, 256, (40, 1, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (40, 1, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.fixture
@@ -109,17 +117,27 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def call(*command: str | Path) -> str:
     """Standard output of a command that has to succeed."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """The Python of a new virtual environment that sees this one's packages, as if genkit had been installed there."""
+    """The Python of a new virtual environment that sees this one's packages, as if genkit had been
+    installed there.
+    """
     call(sys.executable, "-m", "venv", tmp_path / "fresh")
     (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
-    (site / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    (site / "parent.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    )
     python = tmp_path / "fresh" / "bin" / "python"
     for tool in ("genkit", "pytest"):  # their scripts, which the other environment has
         script = python.with_name(tool)

@@ -35,7 +35,9 @@ class Page(HTMLParser):
 
 
 def check_page(html: str, name: object = "") -> Page:
-    """The page's parts are those of the templates, nothing is loaded, and the policy names what is inside."""
+    """The page's parts are those of the templates, nothing is loaded, and the policy names what is
+    inside.
+    """
     page = Page(html)
     assert {tag for tag, _ in page.elements} <= set(ELEMENTS.split()), f"{name!r} makes an element"
     for tag, attributes in page.elements:
@@ -43,10 +45,14 @@ def check_page(html: str, name: object = "") -> Page:
             f"{name!r} makes an attribute of {tag}: {attributes.keys()}"
         )
         if tag in ("img", "script", "style"):
-            assert attributes.get("src", "data:image/").startswith("data:image/"), f"{name!r} is loaded"
+            assert attributes.get("src", "data:image/").startswith("data:image/"), (
+                f"{name!r} is loaded"
+            )
     for line in html.split("\n"):
         assert printable(line) == line, f"{name!r} is in the page as it is"
-    policies = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    policies = [
+        a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert len(policies) == 1
     assert "unsafe" not in policies[0]
     for tag in ("style", "script"):

@@ -8,18 +8,24 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit import alarm, state
-from genkit.alarm import Alarm, effective_classes, judge, pairwise_distance
-from genkit.data import from_images
+from genkit.data.datasets import from_images
 from genkit.interfaces import build
+from genkit.storage import state
+from genkit.training import collapse
+from genkit.training.collapse import Alarm, effective_classes, judge, pairwise_distance
 
 
 def rows(**values: float) -> list[dict[str, float]]:
-    return [{"step": alarm.GROWN, **values}]
+    return [{"step": collapse.GROWN, **values}]
 
 
 def test_healthy_readings_say_nothing() -> None:
-    healthy = {"diversity": 0.9, "class_diversity": 0.95, "certainty": 0.8, "gradient_norm_generator": 2.0}
+    healthy = {
+        "diversity": 0.9,
+        "class_diversity": 0.95,
+        "certainty": 0.8,
+        "gradient_norm_generator": 2.0,
+    }
     assert judge([]) == {}
     assert judge(rows(**healthy) * 5) == {}
 
@@ -27,8 +33,16 @@ def test_healthy_readings_say_nothing() -> None:
 @pytest.mark.parametrize(
     ("values", "kind", "says"),
     [
-        ({"diversity": 0.2}, "collapse", "the samples have collapsed: they lie 20 % as far apart as real images"),
-        ({"diversity": 0.8, "class_diversity": 0.12}, "collapse", "to few classes: 12 % of the variety"),
+        (
+            {"diversity": 0.2},
+            "collapse",
+            "the samples have collapsed: they lie 20 % as far apart as real images",
+        ),
+        (
+            {"diversity": 0.8, "class_diversity": 0.12},
+            "collapse",
+            "to few classes: 12 % of the variety",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(values: dict[str, float], kind: str, says: str) -> None:
@@ -49,17 +63,24 @@ def test_a_gradient_has_to_be_gone_for_a_while() -> None:
     gone = {"gradient_norm_generator": 0.0}
     assert judge(rows(**gone) * 2) == {}
     assert judge(rows(gradient_norm_generator=1.0) + rows(**gone) * 2) == {}
-    assert judge(rows(**gone) * 3) == {"gradient_norm_generator": "no gradient reaches generator any more"}
+    assert judge(rows(**gone) * 3) == {
+        "gradient_norm_generator": "no gradient reaches generator any more"
+    }
 
 
 def test_a_young_generator_may_be_uniform_until_it_has_been_diverse() -> None:
     young = [{"step": 100, "diversity": 0.1}]
     assert judge(young) == {}
     assert "collapse" in judge([{"step": 50, "diversity": 0.8}, *young])
-    assert "collapse" in judge([{"step": alarm.GROWN, "diversity": 0.1}])
+    assert "collapse" in judge([{"step": collapse.GROWN, "diversity": 0.1}])
     # Each figure for itself: pixels may differ before classes do.
     assert judge([{"step": 2000, "diversity": 0.8, "class_diversity": 0.2}]) == {}
-    assert judge([{"step": 2000, "diversity": 0.8, "class_diversity": 0.6}, {"step": 3000, "class_diversity": 0.2}])
+    assert judge(
+        [
+            {"step": 2000, "diversity": 0.8, "class_diversity": 0.6},
+            {"step": 3000, "class_diversity": 0.2},
+        ]
+    )
 
 
 def test_measures() -> None:
@@ -108,7 +129,10 @@ def test_a_trainer_that_cannot_be_copied_is_watched_by_its_samples(tiny, images:
             self.count()
             return super().step(batch, rng)
 
-    for trainer_class, why in ((Uncopied, "not me"), (SelfReferring, "changes trainer/seen of the original")):
+    for trainer_class, why in (
+        (Uncopied, "not me"),
+        (SelfReferring, "changes trainer/seen of the original"),
+    ):
         trainer = build(trainer_class, tiny.Config(), from_images(images).spec, 0, "cpu")
         reading, notices = reader(trainer, images)
         assert set(reading.read(1)) == set(reading.read(2)) == {"step", "diversity"}
@@ -132,26 +156,58 @@ def collapsing(tiny: type[genkit.Trainer], after: int) -> type[genkit.Trainer]:
 
 
 def test_a_collapse_is_flagged_within_one_sample_interval(
-    tiny, images: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny,
+    images: Tensor,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(alarm, "GROWN", 10)
-    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "iterations": 60}
+    monkeypatch.setattr(collapse, "GROWN", 10)
+    options = {
+        "dataset": images,
+        "batch_size": 4,
+        "device": "cpu",
+        "sample_interval": 10,
+        "iterations": 60,
+    }
     healthy = genkit.train(tiny, **options, out=tmp_path / "healthy")
     assert "alarm" not in capsys.readouterr().err
-    assert [row["step"] for row in healthy.folder.read_rows("alarm.jsonl")] == [10, 20, 30, 40, 50, 60]
+    assert [row["step"] for row in healthy.folder.read_rows("alarm.jsonl")] == [
+        10,
+        20,
+        30,
+        40,
+        50,
+        60,
+    ]
 
     genkit.train(collapsing(tiny, 33), **options, out=tmp_path / "collapsed")
     lines = [line for line in capsys.readouterr().err.splitlines() if "alarm" in line]
-    assert lines[0] == "alarm: step 40: the samples have collapsed: they lie 0 % as far apart as real images"
+    assert (
+        lines[0]
+        == "alarm: step 40: the samples have collapsed: they lie 0 % as far apart as real images"
+    )
     assert len([line for line in lines if "collapsed" in line]) == 1  # said once
 
-    with pytest.raises(genkit.GenkitError, match=r"collapsed.*; stopped at step 40, as --stop-on-collapse says"):
-        genkit.train(collapsing(tiny, 33), **options, stop_on_collapse=True, out=tmp_path / "stopped")
+    with pytest.raises(
+        genkit.GenkitError, match=r"collapsed.*; stopped at step 40, as --stop-on-collapse says"
+    ):
+        genkit.train(
+            collapsing(tiny, 33), **options, stop_on_collapse=True, out=tmp_path / "stopped"
+        )
     assert genkit.load(tmp_path / "stopped", tiny).step == 40
 
 
-def test_a_resumed_run_has_the_readings_of_an_uninterrupted_one(tiny, images: Tensor, tmp_path: Path) -> None:
-    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "checkpoint_interval": 5}
+def test_a_resumed_run_has_the_readings_of_an_uninterrupted_one(
+    tiny, images: Tensor, tmp_path: Path
+) -> None:
+    options = {
+        "dataset": images,
+        "batch_size": 4,
+        "device": "cpu",
+        "sample_interval": 10,
+        "checkpoint_interval": 5,
+    }
     whole = genkit.train(tiny, **options, iterations=40, out=tmp_path / "whole", progress=False)
     half = genkit.train(tiny, **options, iterations=25, out=tmp_path / "half", progress=False)
     genkit.resume(half, 40, trainer=tiny, dataset=images, progress=False)
@@ -160,12 +216,27 @@ def test_a_resumed_run_has_the_readings_of_an_uninterrupted_one(tiny, images: Te
     assert (half.path / "alarm.jsonl").read_text() == expected
 
 
-def test_tensorboard_writes_curves_samples_and_the_alarm(tiny, images: Tensor, tmp_path: Path) -> None:
+def test_tensorboard_writes_curves_samples_and_the_alarm(
+    tiny, images: Tensor, tmp_path: Path
+) -> None:
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    options = {"batch_size": 4, "device": "cpu", "log_interval": 5, "sample_interval": 10, "progress": False}
-    run = genkit.train(tiny, dataset=images, callbacks=["tensorboard"], iterations=20, out=tmp_path / "run", **options)
+    options = {
+        "batch_size": 4,
+        "device": "cpu",
+        "log_interval": 5,
+        "sample_interval": 10,
+        "progress": False,
+    }
+    run = genkit.train(
+        tiny,
+        dataset=images,
+        callbacks=["tensorboard"],
+        iterations=20,
+        out=tmp_path / "run",
+        **options,
+    )
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     rows = run.metrics()
@@ -178,7 +249,9 @@ def test_tensorboard_writes_curves_samples_and_the_alarm(tiny, images: Tensor, t
 
 
 def test_real_images_are_drawn_from_the_whole_dataset(tiny) -> None:
-    """One sorted by class begins with images that are much alike, and samples of one class would look varied."""
+    """One sorted by class begins with images that are much alike, and samples of one class would
+    look varied.
+    """
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randint(0, 256, (10, 1, 8, 8), dtype=torch.uint8, generator=generator)
     data = from_images(prototypes.repeat_interleave(100, 0))
@@ -188,17 +261,29 @@ def test_real_images_are_drawn_from_the_whole_dataset(tiny) -> None:
 
 
 def test_an_alarm_that_cannot_look_ends_no_training(
-    tiny, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny,
+    images: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "iterations": 30}
+    options = {
+        "dataset": images,
+        "batch_size": 4,
+        "device": "cpu",
+        "sample_interval": 10,
+        "iterations": 30,
+    }
     plain = genkit.train(tiny, **options, out=tmp_path / "plain")
 
     def fails(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(alarm, "pairwise_distance", fails)
+    monkeypatch.setattr(collapse, "pairwise_distance", fails)
     run = genkit.train(tiny, **options, out=tmp_path / "run")
-    assert capsys.readouterr().err.count("the alarm looks no more: RuntimeError: out of memory") == 1
+    assert (
+        capsys.readouterr().err.count("the alarm looks no more: RuntimeError: out of memory") == 1
+    )
     assert not (run.path / "alarm.jsonl").exists()
     assert (run.path / "metrics.jsonl").read_bytes() == (plain.path / "metrics.jsonl").read_bytes()
 
@@ -215,16 +300,30 @@ def test_looking_leaves_the_global_stream_alone(tiny, images: Tensor) -> None:
     assert torch.get_rng_state().equal(before)
 
 
-def test_a_run_that_was_stopped_can_go_on(tiny, images: Tensor, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(alarm, "GROWN", 10)
+def test_a_run_that_was_stopped_can_go_on(
+    tiny, images: Tensor, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(collapse, "GROWN", 10)
     broken = collapsing(tiny, 33)
-    options = {"dataset": images, "batch_size": 4, "device": "cpu", "sample_interval": 10, "progress": False}
+    options = {
+        "dataset": images,
+        "batch_size": 4,
+        "device": "cpu",
+        "sample_interval": 10,
+        "progress": False,
+    }
     with pytest.raises(genkit.GenkitError, match="stopped at step 40"):
         genkit.train(broken, **options, iterations=60, stop_on_collapse=True, out=tmp_path / "run")
-    run = genkit.resume(tmp_path / "run", trainer=broken, dataset=images, stop_on_collapse=False, progress=False)
+    run = genkit.resume(
+        tmp_path / "run", trainer=broken, dataset=images, stop_on_collapse=False, progress=False
+    )
     assert run.step == 60
     # A collapse that is seen at the last step stops nothing: all is done.
     with pytest.raises(genkit.GenkitError):
-        genkit.train(broken, **options, iterations=60, stop_on_collapse=True, out=tmp_path / "early")
-    late = genkit.train(broken, **options, iterations=40, stop_on_collapse=True, out=tmp_path / "late")
+        genkit.train(
+            broken, **options, iterations=60, stop_on_collapse=True, out=tmp_path / "early"
+        )
+    late = genkit.train(
+        broken, **options, iterations=40, stop_on_collapse=True, out=tmp_path / "late"
+    )
     assert (late.path / "samples" / "000000040.png").exists()

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import genkit
-from genkit import state
-from genkit.batches import Feed, Order, Resident, Streamed, in_order
 from genkit.config import TrainOptions
-from genkit.data import Split, from_images
-from genkit.engine import Engine
+from genkit.data.datasets import Split, from_images
+from genkit.data.loader import Feed, Order, Resident, Streamed, in_order
+from genkit.engines.base import Engine
 from genkit.interfaces import build
+from genkit.storage import state
 from genkit.testing.subject import differing, tensors
 
 from .test_engine import RecordingCapture
@@ -33,7 +33,9 @@ def test_order_is_a_function_of_seed_and_step() -> None:
 
 
 def split(count: int = 50) -> Split:
-    images = torch.randint(0, 256, (count, 1, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(
+        0, 256, (count, 1, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     return Split(images, torch.arange(count))
 
 
@@ -50,15 +52,34 @@ def test_batches_gather_and_scale() -> None:
 
 def test_in_order_gives_all_once() -> None:
     batches = list(in_order(split(5), 2, CPU))
-    assert [batch.labels.tolist() for batch in batches if batch.labels is not None] == [[0, 1], [2, 3], [4]]
+    assert [batch.labels.tolist() for batch in batches if batch.labels is not None] == [
+        [0, 1],
+        [2, 3],
+        [4],
+    ]
 
 
 def batches_of(feed: Feed, calls: list[tuple[int, int]]) -> list[genkit.Batch]:
-    return [feed.batch(index) for first, steps in calls for window in feed.windows(first, steps) for index in window]
+    return [
+        feed.batch(index)
+        for first, steps in calls
+        for window in feed.windows(first, steps)
+        for index in window
+    ]
 
 
 def test_a_stream_gives_the_batches_of_resident_images() -> None:
-    calls = [(0, 1), (1, 10), (11, 3), (14, 3), (17, 20), (5, 4), (9, 2), (300, 7), (307, 1)]  # it also goes back
+    calls = [
+        (0, 1),
+        (1, 10),
+        (11, 3),
+        (14, 3),
+        (17, 20),
+        (5, 4),
+        (9, 2),
+        (300, 7),
+        (307, 1),
+    ]  # it also goes back
     order = [Order(50, 4, seed=3) for _ in range(2)]
     resident = batches_of(Resident(split(), order[0], CPU), calls)
     streamed = batches_of(Streamed(split(), order[1], CPU, chunk=3), calls)
@@ -71,7 +92,9 @@ def test_a_stream_gives_the_batches_of_resident_images() -> None:
 
 
 def test_a_stream_gathers_ahead() -> None:
-    """While the images of a window are used, those of the next one come, even past the last step asked for."""
+    """While the images of a window are used, those of the next one come, even past the last step
+    asked for.
+    """
     feed = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
     gathered = []
     plain = feed._gather
@@ -85,7 +108,9 @@ def test_a_stream_gathers_ahead() -> None:
         list(feed.windows(0, 0))
     for first in (0, 6, 12):
         list(feed.windows(first, 6))
-    assert gathered[0] == threading.main_thread().name  # nothing could know where the first would begin
+    assert (
+        gathered[0] == threading.main_thread().name
+    )  # nothing could know where the first would begin
     assert len(gathered) >= 6
     assert all(name.startswith("genkit-stream") for name in gathered[1:])
 
@@ -94,7 +119,10 @@ def test_a_stream_gathers_ahead() -> None:
 def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, graph: bool) -> None:
     data = from_images(images)
     made: list[Engine] = []
-    feeds: list[Callable[[Split, Order, torch.device], Feed]] = [Resident, partial(Streamed, chunk=5)]
+    feeds: list[Callable[[Split, Order, torch.device], Feed]] = [
+        Resident,
+        partial(Streamed, chunk=5),
+    ]
     for feed in feeds:
         trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
         capture = RecordingCapture(4) if graph else None
@@ -122,7 +150,11 @@ def test_k_is_at_most_what_a_stream_brings(tiny: type[genkit.Trainer], images: T
     data = from_images(images)
     trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
     options = TrainOptions(batch_size=4, log_interval=50)
-    engine = Engine(trainer, data, options, capture=RecordingCapture(64), feed_by=partial(Streamed, chunk=6))
-    engine.run(7)  # six, of which Python makes the first step and single graphs the rest, and one more
+    engine = Engine(
+        trainer, data, options, capture=RecordingCapture(64), feed_by=partial(Streamed, chunk=6)
+    )
+    engine.run(
+        7
+    )  # six, of which Python makes the first step and single graphs the rest, and one more
     engine.run(12)  # two graphs of six
     assert engine.replays == 5 + 1 + 2

@@ -18,14 +18,27 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(module: str, *arguments: str) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_contenders_are_run_in_turn_and_the_absent_are_named(tmp_path: Path) -> None:
     peers = "genkit,PyTorch,empty kernels"
-    options = ["--models", "simple-gan", "--peers", peers, "--rounds", "2", "--seconds", "0.05", "--threads", "1"]
+    options = [
+        "--models",
+        "simple-gan",
+        "--peers",
+        peers,
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.05",
+        "--threads",
+        "1",
+    ]
     out = run("benchmarks", *options, "--json", str(tmp_path / "result.json"))
     result = json.loads((tmp_path / "result.json").read_text())["models"]["simple-gan"]
     ours = {"genkit", "genkit, torch's kernels", "genkit, torch's kernels, steps run by Python"}
@@ -53,7 +66,17 @@ def test_ratios_are_of_the_same_round() -> None:
 
 
 def test_a_profile_adds_up(tmp_path: Path) -> None:
-    run("benchmarks.profile", "--models", "ae", "--steps", "5", "--threads", "1", "--json", str(tmp_path / "p.json"))
+    run(
+        "benchmarks.profile",
+        "--models",
+        "ae",
+        "--steps",
+        "5",
+        "--threads",
+        "1",
+        "--json",
+        str(tmp_path / "p.json"),
+    )
     profile = json.loads((tmp_path / "p.json").read_text())
     kinds = profile["models"]["ae"]["by kind, profiled (ms)"]
     assert kinds["matrix products"] > 0
@@ -82,7 +105,14 @@ def test_growth_counts_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert made == [100] * 26
     series = {"1": 1.0, "10": 2.0}
     growth.plot(
-        {"model": "m", "device": "cpu", "threads": 1, "batch size": series, "width": series, "dataset": series},
+        {
+            "model": "m",
+            "device": "cpu",
+            "threads": 1,
+            "batch size": series,
+            "width": series,
+            "dataset": series,
+        },
         tmp_path / "growth.png",
     )
     assert (tmp_path / "growth.png").read_bytes()[:4] == b"\x89PNG"

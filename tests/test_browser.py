@@ -1,4 +1,6 @@
-"""Reports and comparisons in a browser: no message in the console, no request, no violation that axe-core knows."""
+"""Reports and comparisons in a browser: no message in the console, no request, no violation that
+axe-core knows.
+"""
 
 import importlib.util
 import sys
@@ -8,11 +10,16 @@ from pathlib import Path
 import pytest
 
 import genkit
-from genkit import reporting
-from genkit.comparison import compare
+from genkit.report import html
+from genkit.report.comparison import compare
 from tests.browser import CHROMIUM, Page, chromium
 
-LOOKS = {"light": (1200, False), "dark": (1200, True), "phone": (390, False), "phone dark": (390, True)}
+LOOKS = {
+    "light": (1200, False),
+    "dark": (1200, True),
+    "phone": (390, False),
+    "phone dark": (390, True),
+}
 OPTIONS = {
     "iterations": 30,
     "batch_size": 8,
@@ -23,7 +30,9 @@ OPTIONS = {
 }
 
 if CHROMIUM is None or sys.platform == "win32":
-    pytest.skip("needs Chromium and its pipe: install Debian's package chromium", allow_module_level=True)
+    pytest.skip(
+        "needs Chromium and its pipe: install Debian's package chromium", allow_module_level=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +48,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     gan = genkit.train("simple-gan", dataset="digits", out=folder / "gan", **OPTIONS)
     genkit.evaluate(ae, count=20)
     return {
-        "report of an autoencoder": reporting.write_report(ae),
-        "report of a GAN": reporting.write_report(gan),
-        "comparison": reporting.write_comparison(compare([ae.path, gan.path]), folder / "compare.html"),
+        "report of an autoencoder": html.write_report(ae),
+        "report of a GAN": html.write_report(gan),
+        "comparison": html.write_comparison(compare([ae.path, gan.path]), folder / "compare.html"),
     }
 
 
@@ -61,15 +70,31 @@ def test_pages_are_quiet_fit_and_accessible(
 ) -> None:
     width, dark = LOOKS[look]
     browser.open(pages[name], width=width, dark=dark)
-    assert browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") == []
-    requested = {told["request"]["url"].partition(":")[0] for told in browser.told("Network.requestWillBeSent")}
+    assert (
+        browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") == []
+    )
+    requested = {
+        told["request"]["url"].partition(":")[0]
+        for told in browser.told("Network.requestWillBeSent")
+    }
     assert requested <= {"file", "data"}
-    assert len([t for t in browser.told("Network.requestWillBeSent") if t["request"]["url"].startswith("file:")]) == 1
+    assert (
+        len(
+            [
+                t
+                for t in browser.told("Network.requestWillBeSent")
+                if t["request"]["url"].startswith("file:")
+            ]
+        )
+        == 1
+    )
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("matchMedia('(prefers-color-scheme: dark)').matches") is dark
     browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
     browser.run(f"{axe}; 1")
-    found = browser.run("axe.run().then(r => r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html).join()))")
+    found = browser.run(
+        "axe.run().then(r => r.violations.map(v => v.id + ': ' + v.nodes.map(n => n.html).join()))"
+    )
     assert found == []
     assert browser.run("axe.run().then(r => r.passes.length)") > 10  # it did look
 
@@ -80,8 +105,12 @@ def test_the_slider_shows_the_grid_of_its_step(browser: Page, pages: dict[str, P
     assert browser.run("document.getElementById('step-name').textContent") == "30 iterations"
     browser.run("slider.focus()")
     for _ in range(2):
-        browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft", windowsVirtualKeyCode=37)
-        browser.call("Input.dispatchKeyEvent", type="keyUp", key="ArrowLeft", windowsVirtualKeyCode=37)
+        browser.call(
+            "Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft", windowsVirtualKeyCode=37
+        )
+        browser.call(
+            "Input.dispatchKeyEvent", type="keyUp", key="ArrowLeft", windowsVirtualKeyCode=37
+        )
     assert browser.run("document.getElementById('step-name').textContent") == "20 iterations"
     assert browser.run("slider.getAttribute('aria-valuetext')") == "20 iterations"
     assert browser.run("document.getElementById('shown').alt") == "Samples after 20 iterations"
@@ -98,16 +127,28 @@ def test_without_script_all_is_there(browser: Page, pages: dict[str, Path]) -> N
 
 def test_the_browser_would_see_an_error_and_a_request(browser: Page, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
-    page.write_text("<!DOCTYPE html><title>x</title><script>console.error('no'); nothing()</script><img src=a.png>")
+    page.write_text(
+        "<!DOCTYPE html><title>x</title><script>console.error('no'); nothing()</script><img src=a.png>"
+    )
     browser.open(page)
     assert len(browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2
-    assert any(told["request"]["url"].endswith("a.png") for told in browser.told("Network.requestWillBeSent"))
+    assert any(
+        told["request"]["url"].endswith("a.png")
+        for told in browser.told("Network.requestWillBeSent")
+    )
 
 
-def test_the_policy_stops_script_and_style_of_others(browser: Page, pages: dict[str, Path], tmp_path: Path) -> None:
+def test_the_policy_stops_script_and_style_of_others(
+    browser: Page, pages: dict[str, Path], tmp_path: Path
+) -> None:
     html = pages["report of a GAN"].read_text(encoding="utf-8")
     page = tmp_path / "tampered.html"
-    page.write_text(html.replace("</main>", "<script>document.title = 'pwned'</script><img src=x.png></main>"))
+    page.write_text(
+        html.replace("</main>", "<script>document.title = 'pwned'</script><img src=x.png></main>")
+    )
     browser.open(page)
     assert browser.run("document.title") == "simple-gan on digits"
-    assert any("Content Security Policy" in told["entry"]["text"] for told in browser.told("Log.entryAdded"))
+    assert any(
+        "Content Security Policy" in told["entry"]["text"]
+        for told in browser.told("Log.entryAdded")
+    )

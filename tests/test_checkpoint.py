@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from genkit import checkpoint
 from genkit.errors import CheckpointError
+from genkit.storage import checkpoint
 
 MODEL = {"a.weight": torch.arange(6.0).view(2, 3), "a.tied": torch.arange(6.0).view(2, 3)}
 STATE = {"rng/training": torch.arange(5, dtype=torch.uint8), "trainer/iteration": torch.tensor(7)}
@@ -20,7 +20,11 @@ def test_round_trip(tmp_path: Path) -> None:
     for part, saved in ((found.model, MODEL), (found.state, STATE)):
         assert part.keys() == saved.keys()
         assert all(torch.equal(part[name], saved[name]) for name in saved)
-    assert {file.name for file in path.iterdir()} == {"manifest.json", "model.safetensors", "state.safetensors"}
+    assert {file.name for file in path.iterdir()} == {
+        "manifest.json",
+        "model.safetensors",
+        "state.safetensors",
+    }
     assert [file.name for file in tmp_path.iterdir()] == ["step-000000007"]
 
 
@@ -36,13 +40,18 @@ def test_prune_keeps_the_newest(tmp_path: Path) -> None:
         checkpoint.write(tmp_path, step, MODEL, STATE)
     (tmp_path / ".step-000000200.1.tmp").mkdir()
     checkpoint.prune(tmp_path, 2)
-    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000100", "step-000000020"]
+    assert [path.name for path in checkpoint.steps(tmp_path)] == [
+        "step-000000100",
+        "step-000000020",
+    ]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "empty", "symlink"])
-def test_a_damaged_newest_falls_back_to_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+def test_a_damaged_newest_falls_back_to_the_one_before(
+    tmp_path: Path, file: str, damage: str
+) -> None:
     checkpoint.write(tmp_path, 1, MODEL, STATE)
     path = checkpoint.write(tmp_path, 2, MODEL, STATE) / file
     data = bytearray(path.read_bytes())
@@ -74,7 +83,9 @@ def test_a_format_of_the_future_is_named(tmp_path: Path) -> None:
         checkpoint.newest(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', "[" * 100_000, "\0", '{"sha256": 1}'])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '{"format": 1}', "[" * 100_000, "\0", '{"sha256": 1}']
+)
 def test_hostile_manifests(tmp_path: Path, text: str) -> None:
     path = checkpoint.write(tmp_path, 1, MODEL, STATE)
     (path / "manifest.json").write_text(text)
@@ -82,7 +93,9 @@ def test_hostile_manifests(tmp_path: Path, text: str) -> None:
         checkpoint.read(path)
 
 
-def test_a_write_error_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_error_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.write(tmp_path, 1, MODEL, STATE)
 
     def full(_: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genkit.cli import main
+from genkit.cli.main import main
 from genkit.cli.options import options_of
 from genkit.config import TrainOptions
 
@@ -37,17 +37,24 @@ def run(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> P
     return Path(out[-1])
 
 
-def test_train_prints_the_articles_lines_and_where_things_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_prints_the_articles_lines_and_where_things_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, out, err = genkit(capsys, "train", "simple-gan", *SMALL)
     assert code == 0
     assert out[0].startswith("6 [D loss: 0.")
     assert "%] [G loss: " in out[0]
-    assert out[-2:] == ["samples: runs/0001-simple-gan-digits/samples/000000012.png", "runs/0001-simple-gan-digits"]
+    assert out[-2:] == [
+        "samples: runs/0001-simple-gan-digits/samples/000000012.png",
+        "runs/0001-simple-gan-digits",
+    ]
     assert err == ["training to 12 iterations in runs/0001-simple-gan-digits"]
     assert genkit(capsys, "train", "simple-gan", *SMALL)[1][-1] == "runs/0002-simple-gan-digits"
 
 
-def test_falls_back_to_digits_aloud(capsys: pytest.CaptureFixture[str], no_network: None, tmp_path: Path) -> None:
+def test_falls_back_to_digits_aloud(
+    capsys: pytest.CaptureFixture[str], no_network: None, tmp_path: Path
+) -> None:
     arguments = ["--iterations", "2", "--data-root", str(tmp_path / "empty"), "--device", "cpu"]
     code, out, err = genkit(capsys, "train", "simple-gan", *arguments)
     assert code == 0
@@ -86,7 +93,9 @@ def test_resume_goes_to_a_total(run: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("command", ["sample", "plot"])
-def test_other_suffixes_are_refused(run: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_other_suffixes_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
     code, out, err = genkit(capsys, command, str(run), "--out", "a.jpg")
     assert (code, out, len(err)) == (2, [], 1)
     assert not Path("a.jpg").exists()
@@ -108,10 +117,12 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(rows[0]) == {"name", "distribution", "version", "origin"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["models"], ["plugins"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models"], ["plugins"], ["train", "--help"], ["--version"]]
+)
 def test_no_torch_where_none_is_needed(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom genkit.cli import main\n"
+        "import sys\nfrom genkit.cli.main import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -121,7 +132,7 @@ def test_no_torch_where_none_is_needed(arguments: list[str]) -> None:
 
 def test_help_and_plugins_import_no_plugin() -> None:
     code = (
-        "import sys\nfrom genkit.cli import main\n"
+        "import sys\nfrom genkit.cli.main import main\n"
         "for command in ('--help', 'plugins'):\n"
         "    try: main([command])\n    except SystemExit: pass\n"
         "assert 'genkit_plugins' not in sys.modules"
@@ -129,7 +140,9 @@ def test_help_and_plugins_import_no_plugin() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_model_help_lists_every_option_with_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_help_lists_every_option_with_default_and_meaning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from genkit_plugins.simple_gan import SimpleGAN
 
     text = " ".join(" ".join(genkit(capsys, "train", "simple-gan", "--help")[1]).split())
@@ -153,13 +166,20 @@ def test_check(model: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = genkit(capsys, "train", "simple-gan", "--latent-dim", "7", "--betas", "0.5,0.9", "--print-config")
+    code, out, _ = genkit(
+        capsys, "train", "simple-gan", "--latent-dim", "7", "--betas", "0.5,0.9", "--print-config"
+    )
     assert code == 0
     assert {"latent_dim = 7", "betas = [0.5, 0.9]", "iterations = 20000"} <= set(out)
     Path("a.toml").write_text("\n".join(out))
     again = genkit(capsys, "train", "simple-gan", "--config", "a.toml", "--print-config")
     assert again[:2] == (0, out)
-    assert "seed = 5" in genkit(capsys, "train", "simple-gan", "--config", "a.toml", "--seed", "5", "--print-config")[1]
+    assert (
+        "seed = 5"
+        in genkit(
+            capsys, "train", "simple-gan", "--config", "a.toml", "--seed", "5", "--print-config"
+        )[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,12 +194,20 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "simple-gan", "--device", "tpu"], 2, "device 'tpu'"),
         (["train", "simple-gan", "--device", "cuda:²"], 2, "device 'cuda:²'"),
         (["train", "simple-gan", "--dataset", "mnits"], 2, "unknown dataset 'mnits'; did you mean"),
-        (["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"], 1, "mnist is not in empty/MNIST/raw"),
+        (
+            ["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"],
+            1,
+            "mnist is not in empty/MNIST/raw",
+        ),
         (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),
         (["train", "simple-gan", "--config", "absent.toml"], 2, "absent.toml: No such file"),
         (["train", "simple-gan", "--config", "bad.toml"], 2, "bad.toml"),
         (["train", "simple-gan", "--config", "unknown.toml"], 2, "did you mean 'latent_dim'"),
-        (["train", "simple-gan", *SMALL, "--out", "/proc/nowhere"], 1, "cannot write the run folder /proc/nowhere"),
+        (
+            ["train", "simple-gan", *SMALL, "--out", "/proc/nowhere"],
+            1,
+            "cannot write the run folder /proc/nowhere",
+        ),
         (["resume", "absent"], 1, "absent is no run folder"),
         (["sample", "absent"], 1, "absent is no run folder"),
         (["sample", "absent", "--count", "0"], 2, "--count"),
@@ -201,7 +229,9 @@ def test_bad_input_is_one_line(
     assert not Path("runs").exists()
 
 
-def test_cuda_without_one_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_one_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     code, _, err = genkit(capsys, "train", "simple-gan", "--device", "cuda")

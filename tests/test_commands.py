@@ -9,7 +9,7 @@ import pytest
 
 import genkit
 from genkit import callback
-from genkit.cli import main
+from genkit.cli.main import main
 from genkit.errors import PluginError
 
 PLUGIN = """
@@ -80,7 +80,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(text)
-    for name, source in (("extras", PLUGIN), ("extras_parts", PARTS), ("extras_commands", COMMANDS)):
+    for name, source in (
+        ("extras", PLUGIN),
+        ("extras_parts", PARTS),
+        ("extras_commands", COMMANDS),
+    ):
         (folder / f"{name}.py").write_text(source)
         sys.modules.pop(name, None)
     monkeypatch.syspath_prepend(str(folder))
@@ -99,7 +103,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 def test_help_lists_commands_of_plugins_and_imports_none(site: Path) -> None:
     code = (
-        "import sys; from genkit.cli import main\n"
+        "import sys; from genkit.cli.main import main\n"
         "try: main(['--help'])\n"
         "finally: sys.exit(bool({'extras', 'extras_commands', 'torch'} & sys.modules.keys()))"
     )
@@ -126,13 +130,17 @@ def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixtu
         ("trian", 2, "no command 'trian'; did you mean 'train'"),
     ],
 )
-def test_a_command_that_cannot_be_called_is_one_line(site: Path, capsys, name: str, code: int, says: str) -> None:
+def test_a_command_that_cannot_be_called_is_one_line(
+    site: Path, capsys, name: str, code: int, says: str
+) -> None:
     found, out, err = call(capsys, name)
     assert (found, out, err.count("\n")) == (code, "", 1), err
     assert says in err
 
 
-def test_the_allow_list_counts_for_commands(site: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_allow_list_counts_for_commands(
+    site: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GENKIT_PLUGINS", "none")
     assert call(capsys, "hello")[0] == 2
 
@@ -155,7 +163,9 @@ def test_a_callback_that_fails_is_told_nothing_more(site: Path, tiny, images, mo
 
     run = genkit.train(tiny, dataset=images, callbacks=["fragile", Notices()], **OPTIONS)
     assert run.step == 8
-    assert Notices.heard == ["callback fragile failed in on_checkpoint: RuntimeError: at 0; it is told nothing more"]
+    assert Notices.heard == [
+        "callback fragile failed in on_checkpoint: RuntimeError: at 0; it is told nothing more"
+    ]
     monkeypatch.setenv("GENKIT_STRICT", "1")
     with pytest.raises(PluginError, match="fragile failed in on_checkpoint"):
         genkit.train(tiny, dataset=images, callbacks="fragile", **OPTIONS)
@@ -187,26 +197,39 @@ def test_a_callback_that_is_not_to_be_had_is_said_before_training(
 
 
 @pytest.mark.parametrize("model", ["vae", "simple-gan"])
-def test_evaluate_measures_and_keeps_the_figures(site: Path, capsys: pytest.CaptureFixture[str], model: str) -> None:
+def test_evaluate_measures_and_keeps_the_figures(
+    site: Path, capsys: pytest.CaptureFixture[str], model: str
+) -> None:
     genkit.train(model, dataset="digits", out="run", **OPTIONS)
     code, out, err = call(capsys, "evaluate", "run", "--count", "20", "--json")
     assert code == 0, err
     measured = json.loads(out)
     assert measured.keys() >= {"diversity", *(["reconstruction-error"] if model == "vae" else [])}
-    assert "fid-lenet is left out: fid-lenet needs more images than the 64 features, and there are 20" in err
+    assert (
+        "fid-lenet is left out: fid-lenet needs more images than the 64 features, and there are 20"
+        in err
+    )
     assert 0 < measured["diversity"]["figures"]["ratio"] < 1
-    head, line = call(capsys, "evaluate", "run", "--metrics", "brightness", "--count", "20")[1].splitlines()
+    head, line = call(capsys, "evaluate", "run", "--metrics", "brightness", "--count", "20")[
+        1
+    ].splitlines()
     assert head.split() == ["metric", "figure", "value", "floor", "N", "extractor"]
     assert line.startswith("brightness  mean  ")
     kept = json.loads(Path("run/evaluation.json").read_text())
     assert kept["metrics"].keys() == {*measured, "brightness"}
     about = {"step": 8, "images": 20, "held_out": 20, "floor_images": 20, "seed": 0}
-    found = {name: value for name, value in kept["metrics"]["diversity"].items() if name not in ("figures", "floor")}
+    found = {
+        name: value
+        for name, value in kept["metrics"]["diversity"].items()
+        if name not in ("figures", "floor")
+    }
     assert found == about
     assert ("test" in kept) == (model == "vae")  # what training measured is still there
 
 
-def test_what_cannot_be_measured_is_one_line(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_measured_is_one_line(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     genkit.train("simple-gan", dataset="digits", out="run", **OPTIONS)
     refused = {
         "reconstruction-error": "it has no encoder",
@@ -231,16 +254,22 @@ def test_a_callback_with_a_mistyped_name_is_refused(tiny, images) -> None:
         def on_chekpoint(self, step: int, path: Path) -> None:
             pass
 
-    with pytest.raises(genkit.ContractError, match="on_chekpoint is never called; did you mean 'on_checkpoint'"):
+    with pytest.raises(
+        genkit.ContractError, match="on_chekpoint is never called; did you mean 'on_checkpoint'"
+    ):
         genkit.train(tiny, dataset=images, callbacks=[Mistyped()], **OPTIONS)
 
 
 def test_callbacks_that_are_none_are_refused(site: Path, tiny, images) -> None:
     for wrong in ([callback.Callback], [3]):
-        with pytest.raises(genkit.UsageError, match=r"neither a genkit\.Callback object nor a name"):
+        with pytest.raises(
+            genkit.UsageError, match=r"neither a genkit\.Callback object nor a name"
+        ):
             genkit.train(tiny, dataset=images, callbacks=wrong, **OPTIONS)
     run = genkit.train(tiny, dataset=images, **OPTIONS)
-    with pytest.raises(genkit.UsageError, match="those by name are the ones that it was started with"):
+    with pytest.raises(
+        genkit.UsageError, match="those by name are the ones that it was started with"
+    ):
         genkit.resume(run.path, 16, trainer=tiny, dataset=images, callbacks=["diary"])
 
 
@@ -266,7 +295,9 @@ def test_a_signal_goes_through_a_guarded_callback(tiny, images) -> None:
     ],
     ids=" ".join,
 )
-def test_what_is_too_much_is_one_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+def test_what_is_too_much_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
     genkit.train("simple-gan", dataset="digits", out="run", **OPTIONS)
     code, out, err = call(capsys, *arguments)
     lines = [line for line in err.splitlines() if not line.startswith("training to ")]

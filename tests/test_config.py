@@ -56,7 +56,11 @@ def test_order_of_precedence_and_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("width = ", "a.toml"), ("[own]\nwidth = 1", r"without the table \[own\]"), ("widht = 1", "did you mean 'width'")],
+    [
+        ("width = ", "a.toml"),
+        ("[own]\nwidth = 1", r"without the table \[own\]"),
+        ("widht = 1", "did you mean 'width'"),
+    ],
 )
 def test_bad_files(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "a.toml"

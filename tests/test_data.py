@@ -14,26 +14,45 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit.data import DataRequest, Split, data_root, from_images, load_dataset, load_preferred
+from genkit.data.datasets import (
+    DataRequest,
+    Split,
+    data_root,
+    from_images,
+    load_dataset,
+    load_preferred,
+)
 from genkit.errors import ConfigError, DataError, DataUnavailableError
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 from genkit_plugins import datasets
 
 
-def load(name: str, root: Path, notices: list[str] | None = None, **options: object) -> genkit.ImageData:
-    return load_dataset(discover(), name, DataRequest(root, **options), ([] if notices is None else notices).append)
+def load(
+    name: str, root: Path, notices: list[str] | None = None, **options: object
+) -> genkit.ImageData:
+    return load_dataset(
+        discover(), name, DataRequest(root, **options), ([] if notices is None else notices).append
+    )
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes())
+    path.write_bytes(
+        b"\0\0\x08"
+        + bytes([array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 @pytest.fixture
 def fake_mnist(tmp_path: Path) -> Path:
     raw = tmp_path / "data" / "MNIST" / "raw"
     for name, count in (("train", 12), ("t10k", 5)):
-        write_idx(raw / f"{name}-images-idx3-ubyte", np.arange(count * 784).reshape(count, 28, 28).astype(np.uint8))
+        write_idx(
+            raw / f"{name}-images-idx3-ubyte",
+            np.arange(count * 784).reshape(count, 28, 28).astype(np.uint8),
+        )
         write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
     return tmp_path / "data"
 
@@ -46,10 +65,21 @@ def test_mnist_is_read_without_torchvision(fake_mnist: Path) -> None:
 
 
 def test_what_a_short_training_does_not_need_is_not_imported(fake_mnist: Path) -> None:
-    """torchvision downloads, matplotlib draws curves, torchmetrics and the rest measure: each costs its start."""
-    arguments = ["train", "simple-gan", "--dataset", "mnist", "--data-root", str(fake_mnist), "--device", "cpu"]
+    """torchvision downloads, matplotlib draws curves, torchmetrics and the rest measure: each costs
+    its start.
+    """
+    arguments = [
+        "train",
+        "simple-gan",
+        "--dataset",
+        "mnist",
+        "--data-root",
+        str(fake_mnist),
+        "--device",
+        "cpu",
+    ]
     code = (
-        "import sys\nfrom genkit.cli import main\n"
+        "import sys\nfrom genkit.cli.main import main\n"
         f"main({[*arguments, '--iterations', '1', '--batch-size', '4', '--out', 'run']!r})\n"
         "heavy = {'torchvision', 'matplotlib', 'torchmetrics', 'jinja2', 'sklearn'} & set(sys.modules)\n"
         "assert 'torch' in sys.modules and not heavy, heavy"
@@ -76,7 +106,9 @@ def test_damaged_idx_is_named(fake_mnist: Path, damage: str) -> None:
     path.write_bytes(bad[damage])
     with pytest.raises(DataError, match="train-images-idx3-ubyte") as caught:
         load("mnist", fake_mnist)
-    assert not isinstance(caught.value, DataUnavailableError)  # damaged data is no reason to train on something else
+    assert not isinstance(
+        caught.value, DataUnavailableError
+    )  # damaged data is no reason to train on something else
 
 
 def test_absent_data_without_network(tmp_path: Path, no_network: None) -> None:
@@ -86,7 +118,9 @@ def test_absent_data_without_network(tmp_path: Path, no_network: None) -> None:
 
 def test_preferred_falls_through_and_says_so(tmp_path: Path, no_network: None) -> None:
     notices: list[str] = []
-    name, data = load_preferred(discover(), ("mnist", "digits"), DataRequest(tmp_path), notices.append)
+    name, data = load_preferred(
+        discover(), ("mnist", "digits"), DataRequest(tmp_path), notices.append
+    )
     assert name == "digits"
     assert (len(data.train), len(data.test)) == (1498, 299)
     assert "training on digits instead" in notices[0]
@@ -95,7 +129,9 @@ def test_preferred_falls_through_and_says_so(tmp_path: Path, no_network: None) -
         load_preferred(discover(), (), DataRequest(tmp_path), notices.append)
 
 
-def test_a_network_that_never_answers_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_network_that_never_answers_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import threading
 
     monkeypatch.setattr(datasets, "ANSWER_SECONDS", 0.05)
@@ -106,7 +142,9 @@ def test_a_network_that_never_answers_is_noticed(monkeypatch: pytest.MonkeyPatch
     hung.set()
 
 
-def test_download_unpacks(monkeypatch: pytest.MonkeyPatch, fake_mnist: Path, tmp_path: Path) -> None:
+def test_download_unpacks(
+    monkeypatch: pytest.MonkeyPatch, fake_mnist: Path, tmp_path: Path
+) -> None:
     def download_url(url: str, root: Path, filename: str, md5: str) -> None:
         source = fake_mnist / "MNIST" / "raw" / Path(filename).stem
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -141,7 +179,9 @@ def test_cifar10_from_its_binary_archive(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
 def test_folder_of_any_channels_not_square(tmp_path: Path, mode: str, channels: int) -> None:
     for i in range(11):
-        Image.new(mode, (7, 5), color=i if mode == "L" else (i,) * channels).save(tmp_path / f"{i:02}.png")
+        Image.new(mode, (7, 5), color=i if mode == "L" else (i,) * channels).save(
+            tmp_path / f"{i:02}.png"
+        )
     (tmp_path / "notes.txt").write_text("not an image")
     data = load(f"folder:{tmp_path}", tmp_path)
     assert data.spec == genkit.DataSpec(channels, 5, 7)
@@ -168,7 +208,9 @@ def test_images_in_memory(images: Tensor) -> None:
     assert from_images(images[:, 0]).spec == genkit.DataSpec(1, 6, 5)
     colour = np.zeros((20, 6, 5, 3), np.uint8)
     assert from_images(colour).spec == genkit.DataSpec(3, 6, 5)
-    assert from_images([Image.fromarray(image) for image in colour]).spec == genkit.DataSpec(3, 6, 5)
+    assert from_images([Image.fromarray(image) for image in colour]).spec == genkit.DataSpec(
+        3, 6, 5
+    )
     assert (len(from_images(colour).train), len(from_images(colour).test)) == (18, 2)
     for floats in (images.float() / 255, colour / 255):
         with pytest.raises(DataError, match="must be uint8"):
@@ -199,13 +241,24 @@ def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ({"classes": 2}, "labels from here go from 0 to 2, not 0 to classes - 1"),
         ({"classes": None}, "give classes and labels for both splits, or neither"),
-        ({"test": Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long())}, "are of another shape"),
-        ({"test": Split(torch.zeros(4, 1, 4, 5, dtype=torch.uint8))}, "give classes and labels for both splits"),
+        (
+            {"test": Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long())},
+            "are of another shape",
+        ),
+        (
+            {"test": Split(torch.zeros(4, 1, 4, 5, dtype=torch.uint8))},
+            "give classes and labels for both splits",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(changes: dict[str, object], says: str) -> None:
     images, labels = torch.zeros(6, 1, 4, 5, dtype=torch.uint8), torch.arange(6) % 3
-    right = {"train": Split(images, labels), "test": Split(images[:3], labels[:3]), "source": "here", "classes": 3}
+    right = {
+        "train": Split(images, labels),
+        "test": Split(images[:3], labels[:3]),
+        "source": "here",
+        "classes": 3,
+    }
     assert genkit.ImageData(**right).spec.classes == 3
     with pytest.raises(DataError, match=says):
         genkit.ImageData(**{**right, **changes})
@@ -220,7 +273,9 @@ def test_a_dataset_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
         load("digits", tmp_path)
 
 
-def test_a_folder_of_any_size_is_mapped_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_any_size_is_mapped_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same images, of which the system keeps in memory what is in use; the file has no name."""
     from genkit_plugins import datasets
 
@@ -251,7 +306,9 @@ def test_a_folder_of_any_size_is_mapped_from_a_file(tmp_path: Path, monkeypatch:
     mapped.train.images[0] = 7  # a copy of the page, as for images in memory
 
 
-def test_a_full_disk_says_where_room_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_where_room_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from genkit_plugins import datasets
 
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(tmp_path / "a.png")
@@ -260,5 +317,7 @@ def test_a_full_disk_says_where_room_is_needed(tmp_path: Path, monkeypatch: pyte
     if not full.exists():
         pytest.skip("this system has no /dev/full")
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb"))
-    with pytest.raises(genkit.DataError, match=r"GiB of pixels do not fit in .*No space left.*set TMPDIR"):
+    with pytest.raises(
+        genkit.DataError, match=r"GiB of pixels do not fit in .*No space left.*set TMPDIR"
+    ):
         load(f"folder:{tmp_path}", tmp_path)

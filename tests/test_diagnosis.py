@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from genkit.cli import main
+from genkit.cli.main import main
 
 GOOD = """
 from genkit import Model, hookimpl
@@ -33,9 +33,17 @@ BROKEN = {  # distribution → source of its module, state, and what the doctor 
         "genkit_modles, which is no hook; did you mean 'genkit_models'",
     ),
     "wrong-type": (good("'not an entry'"), "broken", "which is no genkit.Model"),
-    "duplicate": (good('Model("simple-gan", "another", "json:dumps")'), "shadowed", "also of genkit-torch"),
+    "duplicate": (
+        good('Model("simple-gan", "another", "json:dumps")'),
+        "shadowed",
+        "also of genkit-torch",
+    ),
     "future": (good(extra="genkit_api_version = 99"), "incompatible", "written for plugin API 99"),
-    "dangling": (good('Model("dangling", "no target", "json:not_there")'), "broken", "cannot load json:not_there"),
+    "dangling": (
+        good('Model("dangling", "no target", "json:not_there")'),
+        "broken",
+        "cannot load json:not_there",
+    ),
     "slow": ("import time; time.sleep(5)" + good('Model("slow", "slow", "json:dumps")'), "ok", ""),
     "leaves": ("import os; os._exit(0)", "broken", "ended the process with exit code 0"),
     "hangs": ("import time; time.sleep(3600)", "broken", "did not end within"),
@@ -51,21 +59,36 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         info = folder / f"{module}-1.0.dist-info"
         info.mkdir(parents=True)
         (folder / f"{module}.py").write_text(source)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plugin-{name}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: plugin-{name}\nVersion: 1.0\n"
+        )
         (info / "entry_points.txt").write_text(f"[genkit]\n{name} = {module}\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "genkit", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "genkit", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_commands_work_beside_broken_plugins(site: Path) -> None:
     assert run("--help").returncode == 0
     plugins = json.loads(run("plugins", "--json").stdout)
     assert {plugin["distribution"] for plugin in plugins} >= {f"plugin-{name}" for name in BROKEN}
-    done = run("train", "simple-gan", "--dataset", "digits", "--iterations", "2", "--device", "cpu", "--threads", "1")
+    done = run(
+        "train",
+        "simple-gan",
+        "--dataset",
+        "digits",
+        "--iterations",
+        "2",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    )
     assert done.returncode == 0, done.stderr
     assert "left out" not in done.stderr  # nobody else's plugin was imported
 
@@ -84,7 +107,9 @@ def test_doctor_names_all_of_them(site: Path) -> None:
 
 def test_doctor_tells_of_commands(site: Path) -> None:
     info = site / "plugin_raises-1.0.dist-info" / "entry_points.txt"
-    info.write_text("[genkit.commands]\nclass = click:Command\nbad = not_there:x\nnone = json:dumps\n")
+    info.write_text(
+        "[genkit.commands]\nclass = click:Command\nbad = not_there:x\nnone = json:dumps\n"
+    )
     found = json.loads(run("doctor", "--json", "--time-limit", "1").stdout)["plugins"]
     rows = {row["name"]: row for row in found if row["distribution"] == "plugin-raises"}
     assert rows["command bad"]["state"] == "broken"
@@ -94,7 +119,9 @@ def test_doctor_tells_of_commands(site: Path) -> None:
     assert rows["command class"]["reason"] == "click:Command is no click command"
 
 
-def test_doctor_tells_of_disabled_plugins_and_is_content(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_doctor_tells_of_disabled_plugins_and_is_content(
+    capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
     monkeypatch.setenv("GENKIT_PLUGINS", "none")
     with pytest.raises(SystemExit) as caught:
         main(["doctor"])

@@ -1,7 +1,9 @@
-"""Engines: captured steps give the bits of steps that Python runs, or say why they cannot be captured.
+"""Engines: captured steps give the bits of steps that Python runs, or say why they cannot be
+captured.
 
-On a CPU a step is a plan (``tests/test_plan.py``). Here a stand-in for CUDA graphs records the operations of several
-steps and replays them, so that windows, rings, snapshots and remainders are tested without a GPU.
+On a CPU a step is a plan (``tests/test_plan.py``). Here a stand-in for CUDA graphs records the
+operations of several steps and replays them, so that windows, rings, snapshots and remainders are
+tested without a GPU.
 """
 
 import itertools
@@ -13,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit import state
 from genkit.callback import Callback
 from genkit.config import TrainOptions
-from genkit.data import from_images
-from genkit.engine import Engine, _choose_capture
-from genkit.graph import WARM_UP, CudaCapture, GraphSteps
+from genkit.data.datasets import from_images
+from genkit.engines.base import Engine, _choose_capture
+from genkit.engines.cuda_graph import WARM_UP, CudaCapture, GraphSteps
 from genkit.hookspecs import Model
 from genkit.interfaces import build
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 from genkit.rng import Rng
 from genkit.run import find_trainer
+from genkit.storage import state
 from genkit.testing import record
 from genkit.testing.subject import differing, tensors
 
@@ -45,7 +47,9 @@ class RecordingCapture:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         _, recording = record(work)
         if recording.host_reads:
-            raise RuntimeError(f"operation not permitted while capturing: {recording.host_reads[0]}")
+            raise RuntimeError(
+                f"operation not permitted while capturing: {recording.host_reads[0]}"
+            )
         return lambda: void(recording.replay())
 
     def seconds(self, replay: Callable[[], None]) -> float:
@@ -57,11 +61,15 @@ def void(_: object) -> None:
     """Nothing of it is needed."""
 
 
-def engines(trainer: type[genkit.Trainer], steps: int, images: Tensor, **config: object) -> tuple[Engine, Engine]:
+def engines(
+    trainer: type[genkit.Trainer], steps: int, images: Tensor, **config: object
+) -> tuple[Engine, Engine]:
     """The same training by Python and by graphs of ``steps`` steps."""
     data = from_images(images)
     made = [build(trainer, trainer.Config(**config), data.spec, 0, "cpu") for _ in range(2)]
-    return Engine(made[0], data, EAGER), Engine(made[1], data, OPTIONS, capture=RecordingCapture(steps))
+    return Engine(made[0], data, EAGER), Engine(
+        made[1], data, OPTIONS, capture=RecordingCapture(steps)
+    )
 
 
 def assert_same(eager: Engine, graph: Engine) -> None:
@@ -74,8 +82,12 @@ def assert_same(eager: Engine, graph: Engine) -> None:
 @pytest.mark.parametrize("name", BUILTINS)
 @pytest.mark.parametrize("steps", [1, 4])
 def test_graphs_compute_the_bits_of_eager(name: str, steps: int) -> None:
-    images = torch.randint(0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    eager, graph = engines(find_trainer(discover(), name), steps, images, hidden_dim=5, latent_dim=3)
+    images = torch.randint(
+        0, 256, (30, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
+    eager, graph = engines(
+        find_trainer(discover(), name), steps, images, hidden_dim=5, latent_dim=3
+    )
     for window in (1, 7, 12, 3, 27):
         eager.run(window)
         graph.run(window)
@@ -89,7 +101,9 @@ def test_the_number_of_replays_is_that_of_the_windows(tiny, images: Tensor) -> N
     _, graph = engines(tiny, 4, images)
     graph.run(1)
     assert graph.replays == 0  # one step, and Python makes the first
-    graph.run(10)  # again the first step after which a window goes on, then 9: two graphs of four and one single
+    graph.run(
+        10
+    )  # again the first step after which a window goes on, then 9: two graphs of four and one single
     assert graph.replays == 3
     graph.run(8)
     assert graph.replays == 5
@@ -99,7 +113,9 @@ def test_the_number_of_replays_is_that_of_the_windows(tiny, images: Tensor) -> N
 
 def test_k_is_as_many_steps_as_take_some_milliseconds() -> None:
     for steps, expected in ((0.2, 1), (7, 7), (1e6, 128)):
-        graph = GraphSteps(lambda index: index[:1].float(), 2, 1, torch.device("cpu"), RecordingCapture(steps))
+        graph = GraphSteps(
+            lambda index: index[:1].float(), 2, 1, torch.device("cpu"), RecordingCapture(steps)
+        )
         assert graph.steps == expected
 
 
@@ -143,12 +159,20 @@ def wrong(tiny: type[genkit.Trainer], how: str) -> type[genkit.Trainer]:
     ("how", "why"),
     [
         ("reads", "operation not permitted while capturing: aten._local_scalar_dense"),
-        ("counts", "the step cannot be captured: it changes count, which is no parameter or buffer"),
-        ("counts where nobody looks", "metrics differs between replayed steps and the same steps run by Python"),
+        (
+            "counts",
+            "the step cannot be captured: it changes count, which is no parameter or buffer",
+        ),
+        (
+            "counts where nobody looks",
+            "metrics differs between replayed steps and the same steps run by Python",
+        ),
         ("replaces", "differs between replayed steps and the same steps run by Python"),
     ],
 )
-def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(tiny, images: Tensor, how, why) -> None:
+def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(
+    tiny, images: Tensor, how, why
+) -> None:
     eager, graph = engines(wrong(tiny, how), 4, images)
     for window in (3, 20):
         eager.run(window)
@@ -160,7 +184,9 @@ def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(tiny, i
         assert not differing(tensors(eager.trainer), tensors(graph.trainer))
 
 
-def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(tiny, images: Tensor) -> None:
+def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(
+    tiny, images: Tensor
+) -> None:
     class Notices(Callback):
         heard: list[str] = []  # noqa: RUF012
 
@@ -168,7 +194,9 @@ def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(ti
             self.heard.append(message)
 
     options = {"iterations": 4, "batch_size": 4, "device": "cpu", "progress": False}
-    run = genkit.train(wrong(tiny, "counts"), dataset=images, engine="graph", callbacks=[Notices()], **options)
+    run = genkit.train(
+        wrong(tiny, "counts"), dataset=images, engine="graph", callbacks=[Notices()], **options
+    )
     said = "eager (the step cannot be captured: it changes count, which is no parameter or buffer)"
     assert json.loads((run.path / "run.json").read_text())["environment"]["engine"] == said
     assert Notices.heard == [f"the engine is {said}"]
@@ -188,7 +216,9 @@ def test_where_there_are_no_graphs_they_are_asked_for_in_vain() -> None:
 
 
 def test_bf16_computes_in_bf16_and_uses_the_weights_after_each_update(tiny, images: Tensor) -> None:
-    """Autocast's cache would hand the second pass of a step the weights from before its first update."""
+    """Autocast's cache would hand the second pass of a step the weights from before its first
+    update.
+    """
     seen: list[Tensor] = []
 
     class TwoUpdates(tiny):
@@ -232,7 +262,13 @@ def test_channels_last_reaches_images_and_weights(images: Tensor) -> None:
         def forward(self, z: Tensor) -> Tensor:
             return torch.tanh(self.layer(z)).view(len(z), 3, 6, 5)
 
-    options = {"iterations": 2, "batch_size": 4, "device": "cpu", "progress": False, "channels_last": True}
+    options = {
+        "iterations": 2,
+        "batch_size": 4,
+        "device": "cpu",
+        "progress": False,
+        "channels_last": True,
+    }
     run = genkit.train(Convolves, dataset=images.expand(-1, 3, -1, -1), **options)
     assert run.step == 2
 
@@ -240,7 +276,9 @@ def test_channels_last_reaches_images_and_weights(images: Tensor) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", BUILTINS)
 def test_cuda_graphs_compute_the_bits_of_eager(name: str) -> None:
-    images = torch.randint(0, 256, (300, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    images = torch.randint(
+        0, 256, (300, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
     data = from_images(images)
     trainer = find_trainer(discover(), name)
     options = {"batch_size": 32, "log_interval": 1000}

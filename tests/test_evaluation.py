@@ -1,4 +1,6 @@
-"""What evaluate says of models that are good, and of those that fail in a known way; the floor; the extractor."""
+"""What evaluate says of models that are good, and of those that fail in a known way; the floor; the
+extractor.
+"""
 
 import json
 import math
@@ -10,12 +12,12 @@ import torch
 from torch import Tensor
 
 import genkit
-from genkit import evaluation, extractor
-from genkit.cli import main
-from genkit.data import DataRequest, Split, from_images, load_dataset
+from genkit.cli.main import main
+from genkit.data.datasets import DataRequest, Split, from_images, load_dataset
+from genkit.data.images import from_uint8
+from genkit.evaluation import extractor, measure
 from genkit.hookspecs import Dataset, Metric
-from genkit.images import from_uint8
-from genkit.registry import Plugin, Registered, discover
+from genkit.plugins.registry import Plugin, Registered, discover
 from tests.conftest import TinyGAN
 
 QUIET = {"progress": False, "device": "cpu", "threads": 1}
@@ -23,9 +25,13 @@ SAMPLED = ("fid-lenet", "kid-lenet", "precision-recall", "class-coverage", "memo
 
 
 def patterns(count: int, seed: int, channels: int = 1, size: int = 12) -> Split:
-    """Bars in one of four directions, at any place and brightness, on noise; the direction is the label."""
+    """Bars in one of four directions, at any place and brightness, on noise; the direction is the
+    label.
+    """
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 50, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+    images = torch.randint(
+        0, 50, (count, channels, size, size), dtype=torch.uint8, generator=generator
+    )
     labels = torch.arange(count) % 4
     places = torch.randint(2, size - 2, (count,), generator=generator).tolist()
     bright = torch.randint(120, 255, (count, channels, 1), dtype=torch.uint8, generator=generator)
@@ -39,7 +45,9 @@ def patterns(count: int, seed: int, channels: int = 1, size: int = 12) -> Split:
 
 
 def made(channels: int = 1) -> genkit.ImageData:
-    return genkit.ImageData(patterns(600, 1, channels), patterns(300, 2, channels), "made for the test", 4)
+    return genkit.ImageData(
+        patterns(600, 1, channels), patterns(300, 2, channels), "made for the test", 4
+    )
 
 
 def drawing_from(images: Tensor) -> type[genkit.Trainer]:
@@ -70,16 +78,26 @@ def drawing_from(images: Tensor) -> type[genkit.Trainer]:
     return Draws
 
 
-def judged(images: Tensor, dataset: genkit.ImageData | str, count: int, **options) -> dict[str, genkit.Measurement]:
-    run = genkit.train(drawing_from(images), dataset=dataset, iterations=1, batch_size=2, **QUIET, **options)
+def judged(
+    images: Tensor, dataset: genkit.ImageData | str, count: int, **options
+) -> dict[str, genkit.Measurement]:
+    run = genkit.train(
+        drawing_from(images), dataset=dataset, iterations=1, batch_size=2, **QUIET, **options
+    )
     given = None if isinstance(dataset, str) else dataset
     return genkit.evaluate(run, SAMPLED, count=count, dataset=given, progress=False)
 
 
-def judge_all(data: genkit.ImageData, fresh: Tensor, dataset: genkit.ImageData | str, count: int, **options) -> None:
-    """Each failure is exposed by the metric that should, and by that one alone where others are blind to it."""
+def judge_all(
+    data: genkit.ImageData, fresh: Tensor, dataset: genkit.ImageData | str, count: int, **options
+) -> None:
+    """Each failure is exposed by the metric that should, and by that one alone where others are
+    blind to it.
+    """
     shape, classes = data.train.images.shape, data.classes or 1
-    noise = torch.randint(0, 256, (count, *shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    noise = torch.randint(
+        0, 256, (count, *shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(5)
+    )
     real = judged(fresh, dataset, count, **options)
     one = judged(data.train.images[:1], dataset, count, **options)
     static = judged(noise, dataset, count, **options)
@@ -97,7 +115,12 @@ def judge_all(data: genkit.ImageData, fresh: Tensor, dataset: genkit.ImageData |
     assert one["class-coverage"].figures["covered"] == 1
     assert one["class-coverage"].figures["entropy"] == 0
     assert abs(one["class-coverage"].floor["entropy"] - math.log(classes)) < 0.05
-    assert one["precision-recall"].figures["recall"] < 0.05 < 0.5 < one["precision-recall"].floor["recall"]
+    assert (
+        one["precision-recall"].figures["recall"]
+        < 0.05
+        < 0.5
+        < one["precision-recall"].floor["recall"]
+    )
 
     # Noise: little precision (a classifier's features forgive much), and far away.
     precision = static["precision-recall"]
@@ -105,7 +128,9 @@ def judge_all(data: genkit.ImageData, fresh: Tensor, dataset: genkit.ImageData |
     assert static["memorisation"].figures["distance"] > 2 * static["memorisation"].floor["distance"]
     for wrong in (one, static):
         assert wrong["fid-lenet"].figures["distance"] > 10 * distance
-        assert wrong["kid-lenet"].figures["distance"] > 10 * abs(wrong["kid-lenet"].floor["distance"])
+        assert wrong["kid-lenet"].figures["distance"] > 10 * abs(
+            wrong["kid-lenet"].floor["distance"]
+        )
 
     # Training images: every other metric takes them for the real thing.
     assert copies["memorisation"].figures == {"distance": 0, "ratio": 0, "copies": 1}
@@ -134,7 +159,9 @@ def test_a_colour_dataset_trains_its_own_extractor() -> None:
 
 def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, capsys) -> None:
     data = made()
-    run = genkit.train(drawing_from(data.train.images), dataset=data, iterations=1, batch_size=2, **QUIET)
+    run = genkit.train(
+        drawing_from(data.train.images), dataset=data, iterations=1, batch_size=2, **QUIET
+    )
     first = genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data)["fid-lenet"]
     assert "training an extractor on the labels of images" in capsys.readouterr().err
     (cached,) = Path("cache/genkit/extractors").iterdir()
@@ -145,9 +172,18 @@ def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, caps
         return train(*arguments, **options)
 
     monkeypatch.setattr(extractor, "train", counted)
-    assert genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data, progress=False)["fid-lenet"] == first
+    assert (
+        genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data, progress=False)["fid-lenet"]
+        == first
+    )
     assert not trained
-    for damage in (b"", b"\xff" * 99, whole[:100], whole[:-4], whole.replace(data.fingerprint().encode(), b"0" * 64)):
+    for damage in (
+        b"",
+        b"\xff" * 99,
+        whole[:100],
+        whole[:-4],
+        whole.replace(data.fingerprint().encode(), b"0" * 64),
+    ):
         with pytest.raises(genkit.DataError, match="there is damaged"):
             extractor.from_bytes(damage, "there", data.fingerprint())
     cached.write_bytes(whole[:-4])
@@ -168,7 +204,9 @@ def test_without_labels_the_features_are_random_and_said_to_be(capsys) -> None:
     kept = json.loads((run.path / "evaluation.json").read_text())["metrics"]
     assert kept["fid-lenet"]["extractor"]["name"] == "random features"
     assert kept["fid-lenet"]["extractor"]["accuracy"] is None
-    assert extractor.random_features(run.spec).info.sha256 == kept["fid-lenet"]["extractor"]["sha256"]
+    assert (
+        extractor.random_features(run.spec).info.sha256 == kept["fid-lenet"]["extractor"]["sha256"]
+    )
     assert kept["fid-lenet"]["floor"].keys() == kept["fid-lenet"]["figures"].keys()
     with pytest.raises(genkit.UsageError, match="class-coverage needs labels, and images has none"):
         genkit.evaluate(run, ["class-coverage"], dataset=data, progress=False)
@@ -202,7 +240,9 @@ def test_images_too_small_for_the_extractor_are_refused(tiny, images: Tensor) ->
 
 
 @pytest.mark.parametrize("model", ["vae", "ae", "simple-gan"])
-def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_is_measured_by_what_applies_to_it(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = genkit.train(model, dataset="digits", out="run", iterations=30, batch_size=64, **QUIET)
     trained = run.folder.read_json("evaluation.json")["test"] if model != "simple-gan" else None
     main(["evaluate", "run", "--count", "299", "--json"])
@@ -211,7 +251,9 @@ def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.Ca
     assert kept["metrics"] == printed
     assert kept.get("test") == trained  # measured again, and the same
     of_posteriors = {"elbo", "log-likelihood", "kl-per-dimension", "active-units"}
-    wanted = {*SAMPLED, "diversity"} | ({"reconstruction-error"} if model != "simple-gan" else set())
+    wanted = {*SAMPLED, "diversity"} | (
+        {"reconstruction-error"} if model != "simple-gan" else set()
+    )
     assert printed.keys() == wanted | (of_posteriors if model == "vae" else set())
     assert (
         printed["fid-lenet"]["images"]
@@ -222,14 +264,18 @@ def test_a_model_is_measured_by_what_applies_to_it(model: str, capsys: pytest.Ca
     if model == "vae":
         elbo, bounds = printed["elbo"]["figures"], printed["log-likelihood"]["figures"]
         assert elbo["negative_elbo"] == pytest.approx(trained["loss"], rel=1e-6)
-        assert elbo["kl"] == pytest.approx(printed["kl-per-dimension"]["figures"]["total"], rel=1e-5)
+        assert elbo["kl"] == pytest.approx(
+            printed["kl-per-dimension"]["figures"]["total"], rel=1e-5
+        )
         assert bounds["bound_1"] < bounds["bound_10"] < bounds["bound_100"]
         assert bounds["bound_1"] == pytest.approx(-elbo["negative_elbo"], rel=0.02)
         assert "floor" not in printed["elbo"]
 
 
 def test_the_table_says_what_each_figure_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
-    data = genkit.train("simple-gan", dataset="digits", out="run", iterations=1, batch_size=2, **QUIET)
+    data = genkit.train(
+        "simple-gan", dataset="digits", out="run", iterations=1, batch_size=2, **QUIET
+    )
     main(["evaluate", "run", "--metrics", "kid-lenet,diversity", "--count", "20"])
     head, first, *_ = capsys.readouterr().out.splitlines()
     found = genkit.evaluate(data, ["kid-lenet"], count=20, progress=False)["kid-lenet"]
@@ -245,13 +291,18 @@ def test_the_table_says_what_each_figure_rests_on(capsys: pytest.CaptureFixture[
 
 
 def test_a_tighter_bound_of_a_known_density() -> None:
-    """p(z) = N(0, 1), p(x | z) = N(z, 1), q(z | x) = N(0, 1): the bounds go to log N(x; 0, 2) from below."""
+    """p(z) = N(0, 1), p(x | z) = N(z, 1), q(z | x) = N(0, 1): the bounds go to log N(x; 0, 2) from
+    below.
+    """
     from genkit_plugins.metrics.bounds import log_likelihood
 
     rng = genkit.Rng(0, "test", dtype=torch.float64)
     x, z = rng.normal(500, 1), rng.normal(500, 1000)
     likelihood = -0.5 * (x - z).square() - 0.5 * math.log(2 * math.pi)
-    bounds = {name: float(value) for name, value in log_likelihood(likelihood, torch.zeros_like(z)).items()}
+    bounds = {
+        name: float(value)
+        for name, value in log_likelihood(likelihood, torch.zeros_like(z)).items()
+    }
     truth = float((-0.25 * x.square() - 0.5 * math.log(4 * math.pi)).mean())
     assert list(bounds) == ["bound_1", "bound_10", "bound_100", "bound_1000"]
     assert sorted(bounds.values()) == list(bounds.values())
@@ -270,11 +321,17 @@ def test_active_units_are_counted() -> None:
 def test_the_frechet_distance_of_known_gaussians() -> None:
     from genkit_plugins.metrics.distances import fid_lenet
 
-    first, second = (genkit.Rng(0, purpose, dtype=torch.float64).normal(20_000, 3) for purpose in "ab")
-    assert float(fid_lenet(2 * first + 1, second)["distance"]) == pytest.approx(3 * 1 + 3 * 1, rel=0.05)
+    first, second = (
+        genkit.Rng(0, purpose, dtype=torch.float64).normal(20_000, 3) for purpose in "ab"
+    )
+    assert float(fid_lenet(2 * first + 1, second)["distance"]) == pytest.approx(
+        3 * 1 + 3 * 1, rel=0.05
+    )
 
 
-def test_the_published_fid_sees_three_channels_of_whole_grey_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_fid_sees_three_channels_of_whole_grey_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     from genkit_plugins.metrics import distances
@@ -289,7 +346,9 @@ def test_the_published_fid_sees_three_channels_of_whole_grey_levels(monkeypatch:
             return images[:, :2, 0, 0].float() / 255
 
     seen: list[Tensor] = []
-    monkeypatch.setattr(distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=False))
+    monkeypatch.setattr(
+        distances, "_inception", lambda: FrechetInceptionDistance(Corner(), normalize=False)
+    )
     levels = torch.arange(256, dtype=torch.uint8).repeat(9).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     distances.fid(from_uint8(levels), from_uint8(levels))
     assert torch.cat(seen)[:256].equal(levels[:256, 0, 0, 0])  # none is made darker
@@ -319,13 +378,17 @@ def test_what_the_published_fid_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_extractor_is_one_file_of_the_same_bytes() -> None:
     data = made()
-    weights = [extractor.to_bytes(*extractor.train(data, "patterns", data.fingerprint())) for _ in range(2)]
+    weights = [
+        extractor.to_bytes(*extractor.train(data, "patterns", data.fingerprint())) for _ in range(2)
+    ]
     assert weights[0] == weights[1]
     loaded = extractor.from_bytes(weights[0], "there", data.fingerprint())
     rows = loaded(from_uint8(data.test.images))
     assert rows.features.shape == (300, extractor.FEATURES)
     assert float(rows.probabilities.sum(1).sub(1).abs().max()) < 1e-5
-    assert loaded(from_uint8(data.test.images))[0].equal(rows.features)  # no dropout: evaluation mode
+    assert loaded(from_uint8(data.test.images))[0].equal(
+        rows.features
+    )  # no dropout: evaluation mode
     assert float(rows.features.square().mean()) == pytest.approx(1, rel=0.2)
     assert loaded(torch.zeros(2, 1, 8, 40)).features.shape == (2, extractor.FEATURES)
     state = torch.get_rng_state()
@@ -342,7 +405,13 @@ def test_an_extractor_is_one_file_of_the_same_bytes() -> None:
 
 
 def test_the_shipped_extractor_says_what_it_is() -> None:
-    path = Path(extractor.__file__).parent.parent / "plugins" / "genkit_plugins" / "extractors" / "mnist.safetensors"
+    path = (
+        Path(extractor.__file__).parent.parent
+        / "plugins"
+        / "genkit_plugins"
+        / "extractors"
+        / "mnist.safetensors"
+    )
     shipped = discover().find(Dataset, "mnist")
     assert Path(shipped.load(shipped.entry.extractor)()).samefile(path)
     loaded = extractor.from_bytes(path.read_bytes(), str(path))
@@ -357,14 +426,18 @@ def test_the_shipped_extractor_says_what_it_is() -> None:
 def test_the_shipped_extractor_is_as_good_as_it_says(mnist_root: Path) -> None:
     data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
     registered = discover().find(Dataset, "mnist")
-    found = extractor.find(registered, data, "mnist", data.fingerprint(), notify=lambda line: pytest.fail(line))
+    found = extractor.find(
+        registered, data, "mnist", data.fingerprint(), notify=lambda line: pytest.fail(line)
+    )
     hits = found(from_uint8(data.test.images)).probabilities.argmax(1) == data.test.labels
     assert float(hits.float().mean()) == pytest.approx(found.info.accuracy, abs=2e-4)
 
 
 def entry(target: str, kind: type = Dataset, **fields) -> Registered:
     plugin = Plugin(name="x", module="x", distribution="x", version="1", origin="")
-    return Registered(kind("x", "x", "tests.test_evaluation:made", **{"extractor": target, **fields}), plugin)
+    return Registered(
+        kind("x", "x", "tests.test_evaluation:made", **{"extractor": target, **fields}), plugin
+    )
 
 
 def damaged() -> bytes:
@@ -378,41 +451,51 @@ def not_there() -> str:
 def of_others() -> bytes:
     data = made()
     return extractor.to_bytes(
-        extractor.Network(1, 4), {"format": 1, "dataset": "x", "fingerprint": "y", "accuracy": 1.0, "of": data.source}
+        extractor.Network(1, 4),
+        {"format": 1, "dataset": "x", "fingerprint": "y", "accuracy": 1.0, "of": data.source},
     )
 
 
 @pytest.mark.parametrize(
-    ("target", "says"), [("damaged", "is damaged"), ("not_there", "x/x failed to give its extractor")]
+    ("target", "says"),
+    [("damaged", "is damaged"), ("not_there", "x/x failed to give its extractor")],
 )
 def test_shipped_weights_that_cannot_be_read_are_one_line(target: str, says: str) -> None:
     data = made()
     with pytest.raises(genkit.PluginError, match=says):
-        extractor.find(entry(f"tests.test_evaluation:{target}"), data, "x", data.fingerprint(), print)
+        extractor.find(
+            entry(f"tests.test_evaluation:{target}"), data, "x", data.fingerprint(), print
+        )
 
 
 def test_shipped_weights_of_other_images_are_not_used() -> None:
     data, lines = from_images(patterns(50, 1).images), []
-    found = extractor.find(entry("tests.test_evaluation:of_others"), data, "x", data.fingerprint(), lines.append)
+    found = extractor.find(
+        entry("tests.test_evaluation:of_others"), data, "x", data.fingerprint(), lines.append
+    )
     assert found.info.name == "random features"
     assert "trained on other images: it is not used" in lines[0]
 
 
 def test_a_metric_of_an_unknown_kind_is_named(data: genkit.ImageData, tiny) -> None:
     run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
-    subject = evaluation._Subject(run, data, 4, 0, print)
+    subject = measure._Subject(run, data, 4, 0, print)
     plugin = entry("").plugin
     for fields in ({"compares": "sounds"}, {"of": "sounds"}):
         metric = Registered(Metric("odd", "none", "x:x", **fields), plugin)
-        with pytest.raises(genkit.ContractError, match=r"metric x/odd .* 'sounds', which is unknown"):
-            evaluation._measure(metric, subject)
+        with pytest.raises(
+            genkit.ContractError, match=r"metric x/odd .* 'sounds', which is unknown"
+        ):
+            measure._measure(metric, subject)
 
 
 def test_samples_that_are_not_finite_are_the_models_fault(data: genkit.ImageData, tiny) -> None:
     run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
     with torch.no_grad():
         run.trainer.generator.layer.bias.fill_(math.nan)
-    with pytest.raises(genkit.PluginError, match="gave samples of another shape, or that are not finite"):
+    with pytest.raises(
+        genkit.PluginError, match="gave samples of another shape, or that are not finite"
+    ):
         genkit.evaluate(run, ["diversity"], dataset=data, count=3, progress=False)
 
 
@@ -428,17 +511,24 @@ def test_a_conditional_model_is_asked_for_every_class(monkeypatch) -> None:
     asked: list[Tensor] = []
     data = made()
     run = genkit.train(Conditional, dataset=data, iterations=1, batch_size=2, **QUIET)
-    monkeypatch.setattr(evaluation, "CHUNK", 3)
+    monkeypatch.setattr(measure, "CHUNK", 3)
     asked.clear()
     genkit.evaluate(run, ["diversity"], dataset=data, count=8, progress=False)
     assert [labels.tolist() for labels in asked] == [[0, 1, 2], [3, 0, 1], [2, 3]]
 
 
-def test_held_out_images_that_are_cut_are_drawn_from_all(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_images_that_are_cut_are_drawn_from_all(
+    tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Datasets are often sorted by class: the first of them are not like all of them."""
-    from genkit.evaluation import _Subject
+    from genkit.evaluation.measure import _Subject
 
-    prototypes = torch.arange(0, 250, 25, dtype=torch.uint8).repeat_interleave(40).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    prototypes = (
+        torch.arange(0, 250, 25, dtype=torch.uint8)
+        .repeat_interleave(40)
+        .view(-1, 1, 1, 1)
+        .expand(-1, 1, 8, 8)
+    )
     data = genkit.ImageData(genkit.Split(prototypes), genkit.Split(prototypes), source="here")
     run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
     subject = _Subject(run, data, 100, 0, print)
@@ -447,8 +537,10 @@ def test_held_out_images_that_are_cut_are_drawn_from_all(tiny, monkeypatch: pyte
     assert len(held_out.unique()) == 10
     assert len(subject.some(held_out, 40).unique()) >= 8
     everything = _Subject(run, data, 10_000, 0, print)
-    assert everything.pixels("held-out").equal(from_uint8(prototypes))  # in order, as the trainer's own test loss
-    monkeypatch.setattr("genkit.evaluation.TRAINING_NUMBERS", 64 * 50)
+    assert everything.pixels("held-out").equal(
+        from_uint8(prototypes)
+    )  # in order, as the trainer's own test loss
+    monkeypatch.setattr("genkit.evaluation.measure.TRAINING_NUMBERS", 64 * 50)
     assert len(everything.pixels("training")) == 50
 
 
@@ -456,10 +548,15 @@ def test_one_bad_metric_does_not_take_the_others_with_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = genkit.train("simple-gan", dataset="digits", iterations=2, batch_size=8, **QUIET)
-    monkeypatch.setattr("genkit_plugins.metrics.pixels.diversity", lambda *_: {"samples": torch.tensor(torch.nan)})
+    monkeypatch.setattr(
+        "genkit_plugins.metrics.pixels.diversity", lambda *_: {"samples": torch.tensor(torch.nan)}
+    )
     measured = genkit.evaluate(run, count=100)
     assert "diversity" not in measured
     assert "fid-lenet" in measured
-    assert "diversity is left out: metric genkit-torch/diversity gave samples as nan" in capsys.readouterr().err
+    assert (
+        "diversity is left out: metric genkit-torch/diversity gave samples as nan"
+        in capsys.readouterr().err
+    )
     with pytest.raises(genkit.ContractError, match="gave samples as nan"):
         genkit.evaluate(run, ["diversity"], count=100)

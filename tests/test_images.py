@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genkit import images
+from genkit.data import images
 from genkit.errors import UsageError
 
 
@@ -38,6 +38,10 @@ def test_files(tmp_path: Path) -> None:
     assert np.load(tmp_path / "b.npy").dtype == np.uint8
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.mode == "RGB"
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+    ]
     with Image.open(tmp_path / "folder" / "000000.png") as picture:
         assert np.asarray(picture).max() == 0

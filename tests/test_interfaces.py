@@ -18,7 +18,9 @@ def same(module: nn.Module, before: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-@pytest.mark.parametrize(("phase", "other"), [("discriminator", "generator"), ("generator", "discriminator")])
+@pytest.mark.parametrize(
+    ("phase", "other"), [("discriminator", "generator"), ("generator", "discriminator")]
+)
 def test_a_phase_moves_no_other_network(tiny, phase: str, other: str) -> None:
     trainer = build(tiny, tiny.Config(), SPEC, 0, "cpu")
     before, frozen = snapshot(getattr(trainer, phase)), snapshot(getattr(trainer, other))
@@ -33,11 +35,15 @@ def test_all_gradients_come_before_any_step(tiny) -> None:
     together, apart = (build(tiny, tiny.Config(), SPEC, 0, "cpu") for _ in range(2))
 
     def loss(trainer: genkit.Trainer) -> torch.Tensor:
-        return trainer.discriminator(trainer.generator(trainer.generator.prior(8, Rng(0, "x")))).mean()
+        return trainer.discriminator(
+            trainer.generator(trainer.generator.prior(8, Rng(0, "x")))
+        ).mean()
 
     together.update(discriminator=(value := loss(together)), generator=-value)
     apart.update(generator=-loss(apart))
-    assert same(together.generator, snapshot(apart.generator))  # as if the discriminator had not moved yet
+    assert same(
+        together.generator, snapshot(apart.generator)
+    )  # as if the discriminator had not moved yet
 
 
 def test_a_parameter_out_of_reach_is_left_alone(tiny) -> None:
@@ -65,7 +71,9 @@ def test_an_optimizer_with_hooks_is_stepped_with_them(tiny) -> None:
     assert called == ["hook"]
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW]
+)
 def test_update_equals_the_optimizers_own_step(tiny, optimizer) -> None:
     trainer, by_hand = (build(tiny, tiny.Config(), SPEC, 0, "cpu") for _ in range(2))
     for module in (trainer, by_hand):
@@ -99,7 +107,9 @@ def test_weights_are_those_of_the_seed(tiny) -> None:
 def test_posterior_kl_is_that_of_torch() -> None:
     mean, log_variance = torch.randn(4, 3), torch.randn(4, 3)
     normal = torch.distributions.Normal
-    expected = torch.distributions.kl_divergence(normal(mean, (0.5 * log_variance).exp()), normal(0.0, 1.0)).sum(1)
+    expected = torch.distributions.kl_divergence(
+        normal(mean, (0.5 * log_variance).exp()), normal(0.0, 1.0)
+    ).sum(1)
     assert torch.allclose(Posterior(mean, log_variance).kl(), expected, atol=1e-5)
 
 
@@ -137,11 +147,15 @@ def test_a_conditional_model_is_trained_and_sampled_with_labels(images: Tensor) 
     assert (10 * run.sample(5)[:, 0, 0, 0]).round().tolist() == [0, 1, 2, 3, 0]
     assert (10 * run.sample(2, labels=[3, 1])[:, 0, 0, 0]).round().tolist() == [3, 1]
     for wrong in ([4, 0], [-1, 0], [1], [0.5, 1.0], torch.zeros(2, 1)):
-        with pytest.raises(genkit.UsageError, match="labels have to be 2 whole numbers from 0 to 3"):
+        with pytest.raises(
+            genkit.UsageError, match="labels have to be 2 whole numbers from 0 to 3"
+        ):
             run.sample(2, labels=wrong)
 
 
 def test_labels_for_a_model_without_are_refused(tiny, images: Tensor) -> None:
-    run = genkit.train(tiny, dataset=images, iterations=1, batch_size=4, device="cpu", progress=False)
+    run = genkit.train(
+        tiny, dataset=images, iterations=1, batch_size=4, device="cpu", progress=False
+    )
     with pytest.raises(genkit.UsageError, match="learns without labels"):
         run.sample(2, labels=[0, 1])

@@ -8,11 +8,17 @@ import torch
 from torch import Tensor
 
 import genkit
-from genkit import checkpoint
 from genkit.callback import Callback
 from genkit.errors import DataError, GenkitError, RunError, UsageError
+from genkit.storage import checkpoint
 
-OPTIONS = {"batch_size": 4, "log_interval": 4, "sample_interval": 10, "checkpoint_interval": 7, "device": "cpu"}
+OPTIONS = {
+    "batch_size": 4,
+    "log_interval": 4,
+    "sample_interval": 10,
+    "checkpoint_interval": 7,
+    "device": "cpu",
+}
 
 
 def content(run: genkit.Run) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
@@ -37,7 +43,9 @@ def test_a_class_from_a_notebook(tiny, images: Tensor, capsys: pytest.CaptureFix
     assert [line.split()[0] for line in lines[:3]] == ["10", "20", "25"]
     assert lines[-2:] == [f"samples: {run.path}/samples/000000025.png", str(run.path)]
     assert [row["step"] for row in run.metrics()] == [4, 8, 12, 16, 20, 24, 25]
-    assert [path.name for path in checkpoint.steps(run.folder.checkpoints)] == [f"step-{s:09}" for s in (25, 21, 14)]
+    assert [path.name for path in checkpoint.steps(run.folder.checkpoints)] == [
+        f"step-{s:09}" for s in (25, 21, 14)
+    ]
     assert (run.path / "plots" / "curves.png").is_file()
     assert run.sample(2, seed=1).shape == (2, 1, 6, 5)
     assert torch.equal(genkit.load(run.path, tiny).sample(2, seed=1), run.sample(2, seed=1))
@@ -51,7 +59,8 @@ def test_a_class_from_a_notebook(tiny, images: Tensor, capsys: pytest.CaptureFix
 
 def test_one_seed_one_run(tiny, images: Tensor) -> None:
     first, second, other = (
-        genkit.train(tiny, dataset=images, iterations=10, seed=seed, progress=False, **OPTIONS) for seed in (0, 0, 1)
+        genkit.train(tiny, dataset=images, iterations=10, seed=seed, progress=False, **OPTIONS)
+        for seed in (0, 0, 1)
     )
     assert_identical(first, second)
     assert content(first)[2] != content(other)[2]
@@ -98,7 +107,9 @@ def test_not_finite_stops_the_run(tiny, images: Tensor) -> None:
             metrics["d_loss"] = metrics["d_loss"] / (self.iteration < 9)
             return metrics
 
-    with pytest.raises(GenkitError, match=r"d_loss became (inf|-inf|nan) at step 10: training stopped"):
+    with pytest.raises(
+        GenkitError, match=r"d_loss became (inf|-inf|nan) at step 10: training stopped"
+    ):
         genkit.train(Explodes, dataset=images, iterations=20, progress=False, **OPTIONS)
     run = genkit.load("runs/0001-explodes-images", Explodes)
     assert run.step == 7
@@ -106,7 +117,13 @@ def test_not_finite_stops_the_run(tiny, images: Tensor) -> None:
 
 
 def test_out_must_be_free(tiny, images: Tensor, tmp_path: Path) -> None:
-    options = {"dataset": images, "iterations": 1, "progress": False, "out": str(tmp_path / "here"), **OPTIONS}
+    options = {
+        "dataset": images,
+        "iterations": 1,
+        "progress": False,
+        "out": str(tmp_path / "here"),
+        **OPTIONS,
+    }
     genkit.train(tiny, **options)
     with pytest.raises(RunError, match="already holds a run"):
         genkit.train(tiny, **options)
@@ -128,7 +145,10 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("part", ["options", "dataset", "model"])
 def test_a_part_of_run_json_that_is_damaged_is_named(tiny, images: Tensor, part: str) -> None:
-    path = genkit.train(tiny, dataset=images, iterations=1, progress=False, **OPTIONS).path / "run.json"
+    path = (
+        genkit.train(tiny, dataset=images, iterations=1, progress=False, **OPTIONS).path
+        / "run.json"
+    )
     path.write_text(json.dumps({**json.loads(path.read_text()), part: {"seed": "x"}}))
     with pytest.raises(RunError, match=rf"run\.json: {part}"):
         genkit.load(path.parent, tiny)
@@ -179,7 +199,9 @@ def test_non_persistent_buffers_are_state_too(tiny, images: Tensor) -> None:
     options = {"dataset": images, "progress": False, **OPTIONS}
     whole = genkit.train(Counts, iterations=14, **options)
     half = genkit.train(Counts, iterations=7, **options)
-    assert_identical(whole, genkit.resume(half.path, 14, trainer=Counts, dataset=images, progress=False))
+    assert_identical(
+        whole, genkit.resume(half.path, 14, trainer=Counts, dataset=images, progress=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,9 +218,13 @@ def test_wrong_metrics_are_refused(tiny, images: Tensor, metrics: dict[str, Tens
 
 
 def test_automatic_folders_never_collide(tiny, images: Tensor) -> None:
-    from genkit.folder import RunFolder
+    from genkit.storage.folder import RunFolder
 
-    with RunFolder.claim(None, "a") as first, RunFolder.claim(None, "a") as second, RunFolder.claim(None, "b") as third:
+    with (
+        RunFolder.claim(None, "a") as first,
+        RunFolder.claim(None, "a") as second,
+        RunFolder.claim(None, "b") as third,
+    ):
         assert first.path != second.path
         assert third.path.name == "0003-b"
 
@@ -214,18 +240,26 @@ def test_the_grid_uses_the_same_latents_every_time(tiny, images: Tensor) -> None
 
 def test_sampling_does_not_move_training(tiny, images: Tensor) -> None:
     often, seldom = (
-        genkit.train(tiny, dataset=images, iterations=12, progress=False, **{**OPTIONS, "sample_interval": n})
+        genkit.train(
+            tiny, dataset=images, iterations=12, progress=False, **{**OPTIONS, "sample_interval": n}
+        )
         for n in (1, 12)
     )
     assert_identical(often, seldom)
 
 
 def test_one_row_is_no_curve(tiny, images: torch.Tensor, tmp_path: Path) -> None:
-    """There would be nothing in the picture, and drawing nothing takes a third of a second to begin."""
-    run = genkit.train(tiny, dataset=images, iterations=1, batch_size=4, device="cpu", out=tmp_path / "run")
+    """There would be nothing in the picture, and drawing nothing takes a third of a second to
+    begin.
+    """
+    run = genkit.train(
+        tiny, dataset=images, iterations=1, batch_size=4, device="cpu", out=tmp_path / "run"
+    )
     assert not (run.path / "plots").exists()
-    assert run.complete(1)
-    with pytest.raises(genkit.RunError, match=r"metrics\.jsonl has one row yet, and a curve needs 2"):
+    assert run.folder.is_complete(1)
+    with pytest.raises(
+        genkit.RunError, match=r"metrics\.jsonl has one row yet, and a curve needs 2"
+    ):
         run.plot()
     genkit.resume(run, 200, trainer=tiny, dataset=images)
     assert (run.path / "plots" / "curves.png").exists()

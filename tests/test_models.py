@@ -1,4 +1,6 @@
-"""What every built-in model must do, and their golden losses. The contract for any model is genkit.testing."""
+"""What every built-in model must do, and their golden losses. The contract for any model is
+genkit.testing.
+"""
 
 import json
 from pathlib import Path
@@ -8,23 +10,25 @@ import torch
 from torch import Tensor
 
 import genkit
-from genkit import checkpoint
 from genkit.config import TrainOptions
-from genkit.data import from_images
-from genkit.engine import Engine
+from genkit.data.datasets import from_images
+from genkit.data.images import from_uint8
+from genkit.engines.base import Engine
 from genkit.hookspecs import Model
-from genkit.images import from_uint8
 from genkit.interfaces import Reconstructs, build
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 from genkit.rng import Rng
 from genkit.run import find_trainer
+from genkit.storage import checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [registered.entry.name for registered in discover().all(Model) if registered.plugin.builtin]
 SHAPES = [(1, 12, 12), (3, 8, 10)]
 
 
-def make(name: str, shape: tuple[int, int, int] = (1, 12, 12), seed: int = 0, **config: object) -> genkit.Trainer:
+def make(
+    name: str, shape: tuple[int, int, int] = (1, 12, 12), seed: int = 0, **config: object
+) -> genkit.Trainer:
     trainer = find_trainer(discover(), name)
     return build(trainer, trainer.Config(**config), genkit.DataSpec(*shape), seed, "cpu")
 
@@ -38,7 +42,9 @@ def blobs(shape: tuple[int, int, int], count: int = 64) -> Tensor:
 
 
 def engine(trainer: genkit.Trainer, images: Tensor, batch_size: int = 8) -> Engine:
-    return Engine(trainer, from_images(images), TrainOptions(batch_size=batch_size, log_interval=10))
+    return Engine(
+        trainer, from_images(images), TrainOptions(batch_size=batch_size, log_interval=10)
+    )
 
 
 def training_images(images: Tensor) -> Tensor:
@@ -66,12 +72,16 @@ def test_trains_and_samples_any_shape(name: str, shape: tuple[int, int, int]) ->
 def test_every_parameter_learns_and_global_randomness_is_untouched(name: str) -> None:
     trainer = make(name)
     before = {key: tensor.clone() for key, tensor in trainer.named_parameters()}
-    owned = [p for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]]
+    owned = [
+        p for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]
+    ]
     assert len(owned) == len({id(p) for p in owned}) == len(before)
     state = torch.get_rng_state()
     engine(trainer, blobs((1, 12, 12))).run(5)
     assert torch.equal(state, torch.get_rng_state())
-    assert [key for key, tensor in trainer.named_parameters() if torch.equal(tensor, before[key])] == []
+    assert [
+        key for key, tensor in trainer.named_parameters() if torch.equal(tensor, before[key])
+    ] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,7 +99,9 @@ def test_resume_in_a_new_process_is_exact(name: str, tmp_path: Path) -> None:
     }
     whole = genkit.train(name, iterations=26, out=str(tmp_path / "whole"), **options)
     half = genkit.train(name, iterations=13, out=str(tmp_path / "half"), **options)
-    subprocess.run([sys.executable, "-m", "genkit", "resume", str(half.path), "--iterations", "26"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "genkit", "resume", str(half.path), "--iterations", "26"], check=True
+    )
     left, right = (checkpoint.newest(run.folder.checkpoints)[0] for run in (whole, half))
     for mine, theirs in ((left.model, right.model), (left.state, right.state)):
         assert mine.keys() == theirs.keys()
@@ -131,7 +143,9 @@ def test_the_articles_line() -> None:
 
 @pytest.mark.parametrize("name", ["simple-gan", "ae", "vae"])
 def test_golden_losses(name: str) -> None:
-    """Ten steps from seed 0 give the recorded losses, to what another processor may round otherwise."""
+    """Ten steps from seed 0 give the recorded losses, to what another processor may round
+    otherwise.
+    """
     run = engine(make(name), blobs((1, 12, 12)))
     run.run(10)
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
@@ -182,7 +196,11 @@ def test_vae_test_loss_is_the_negative_elbo() -> None:
         for _ in range(200):
             z = posterior.sample(rng)
             log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
-            log_q = torch.distributions.Normal(posterior.mean, (0.5 * posterior.log_variance).exp()).log_prob(z).sum(1)
+            log_q = (
+                torch.distributions.Normal(posterior.mean, (0.5 * posterior.log_variance).exp())
+                .log_prob(z)
+                .sum(1)
+            )
             elbo += (trainer.log_likelihood(images, z) + log_prior - log_q).mean() / 200
         test_loss = trainer.evaluate(genkit.Batch(images, None), rng)["loss"]
     assert float(-elbo) == pytest.approx(float(test_loss), rel=0.02)

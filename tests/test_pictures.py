@@ -1,4 +1,6 @@
-"""Pictures of what a run has learned: the walk between latents, the map of codes, the manifold, the animation."""
+"""Pictures of what a run has learned: the walk between latents, the map of codes, the manifold, the
+animation.
+"""
 
 import io
 import json
@@ -17,15 +19,22 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit import images as pixels
-from genkit import latents, pictures
-from genkit.cli import main
-from genkit.latents import slerp, survey
+from genkit.cli.main import main
+from genkit.data import images as pixels
+from genkit.evaluation import latents
+from genkit.evaluation.latents import slerp, survey
+from genkit.report import pictures
 from genkit.rng import Rng
 
 from .conftest import TinyGAN, TinyGenerator
 
-OPTIONS = {"iterations": 8, "batch_size": 4, "sample_interval": 2, "device": "cpu", "progress": False}
+OPTIONS = {
+    "iterations": 8,
+    "batch_size": 4,
+    "sample_interval": 2,
+    "device": "cpu",
+    "progress": False,
+}
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -45,7 +54,9 @@ def decoded(picture: bytes) -> np.ndarray:
 def contains(picture: np.ndarray, part: np.ndarray) -> bool:
     """Whether ``part`` lies somewhere in ``picture``, pixel for pixel."""
     windows = np.lib.stride_tricks.sliding_window_view(picture[..., 0], part.shape[:2])
-    corners = np.argwhere((windows[..., 0, 0] == part[0, 0, 0]) & (windows[..., -1, -1] == part[-1, -1, 0]))
+    corners = np.argwhere(
+        (windows[..., 0, 0] == part[0, 0, 0]) & (windows[..., -1, -1] == part[-1, -1, 0])
+    )
     height, width = part.shape[:2]
     return any(np.array_equal(picture[y : y + height, x : x + width], part) for y, x in corners)
 
@@ -61,7 +72,9 @@ def test_slerp_keeps_the_norm_and_the_ends() -> None:
     for t in (0.1, 0.5, 0.9):
         assert torch.allclose(slerp(start, end, t).flatten(1).norm(dim=1), torch.full((5,), 4.0))
         assert torch.allclose(slerp(start, end, t), slerp(end, start, 1 - t), atol=1e-6)
-    thirds = slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 1 / 3)  # 30 of 90 degrees
+    thirds = slerp(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 1 / 3
+    )  # 30 of 90 degrees
     assert torch.allclose(thirds, torch.tensor([[3**0.5 / 2, 0.5]]))
     assert slerp(start, end, 0.5).shape == start.shape
 
@@ -77,14 +90,19 @@ def test_slerp_keeps_the_norm_and_the_ends() -> None:
     ],
     ids=["nearly parallel", "parallel", "opposite", "zero", "equal"],
 )
-def test_slerp_is_straight_where_there_is_no_arc(start: list[float], end: list[float], middle: list[float]) -> None:
+def test_slerp_is_straight_where_there_is_no_arc(
+    start: list[float], end: list[float], middle: list[float]
+) -> None:
     found = slerp(torch.tensor([start]), torch.tensor([end]), 0.5)
     assert torch.allclose(found, torch.tensor([middle]), atol=1e-5)
 
 
 def test_slerp_about_a_centre_and_with_what_both_share() -> None:
     centre = torch.tensor([10.0, 0.0, 0.0])
-    start, end = torch.tensor([[11.0, 0.0, 1.0]]), torch.tensor([[10.0, 1.0, 1.0]])  # the last as of a one-hot
+    start, end = (
+        torch.tensor([[11.0, 0.0, 1.0]]),
+        torch.tensor([[10.0, 1.0, 1.0]]),
+    )  # the last as of a one-hot
     half = slerp(start, end, 0.5, centre)
     assert torch.allclose(half, torch.tensor([[10 + 0.5**0.5, 0.5**0.5, 1.0]]))
 
@@ -129,11 +147,19 @@ def test_whole_numbers_have_nothing_between_them() -> None:
 
 
 def test_quantiles() -> None:
-    standard = latents.quantiles(survey(Drawn(lambda n, rng: rng.normal(n, 2)), Rng(0, "survey")), 4)
-    assert torch.allclose(standard[:, 0], torch.tensor([-1.1503, -0.3186, 0.3186, 1.1503]), atol=1e-4)
+    standard = latents.quantiles(
+        survey(Drawn(lambda n, rng: rng.normal(n, 2)), Rng(0, "survey")), 4
+    )
+    assert torch.allclose(
+        standard[:, 0], torch.tensor([-1.1503, -0.3186, 0.3186, 1.1503]), atol=1e-4
+    )
     assert torch.equal(standard[:, 0], standard[:, 1])
-    uniform = latents.quantiles(survey(Drawn(lambda n, rng: rng.uniform(n, 2)), Rng(0, "survey")), 4)
-    assert torch.allclose(uniform, torch.tensor([0.125, 0.375, 0.625, 0.875])[:, None].expand(4, 2), atol=0.03)
+    uniform = latents.quantiles(
+        survey(Drawn(lambda n, rng: rng.uniform(n, 2)), Rng(0, "survey")), 4
+    )
+    assert torch.allclose(
+        uniform, torch.tensor([0.125, 0.375, 0.625, 0.875])[:, None].expand(4, 2), atol=0.03
+    )
 
 
 # --- interpolation
@@ -145,7 +171,9 @@ def modes(module: torch.nn.Module) -> list[bool]:
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (3, 5, 8)], ids=str)
 def test_the_ends_of_a_walk_are_the_samples_bit_for_bit(shape: tuple[int, int, int]) -> None:
-    data = torch.randint(0, 256, (20, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    data = torch.randint(
+        0, 256, (20, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     run = genkit.train(TinyGAN, dataset=data, **OPTIONS)
     run.trainer.generator.layer.eval()  # a frozen part keeps its own mode
     before = modes(run.trainer)
@@ -178,15 +206,21 @@ def test_two_runs_of_the_commands_give_the_same_bytes(capsys: pytest.CaptureFixt
             f"{out}/x.png\n{out}/x-manifold.png\n"
         )
     made = sorted(path.name for path in Path("a/plots").iterdir())
-    assert {"animation.gif", "latent-pca.png", "manifold.png", "interpolation-seed-5.png"} <= set(made)
+    assert {"animation.gif", "latent-pca.png", "manifold.png", "interpolation-seed-5.png"} <= set(
+        made
+    )
     for name in made:
         assert Path("a/plots", name).read_bytes() == Path("b/plots", name).read_bytes(), name
 
 
-def test_a_settings_file_of_the_user_changes_no_picture(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_settings_file_of_the_user_changes_no_picture(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = genkit.train(TinyGAN, dataset=images, **OPTIONS)
     plain = pictures.interpolation_png(run)
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "image.interpolation": "bicubic"}):
+    with matplotlib.rc_context(
+        {"font.size": 30, "axes.facecolor": "red", "image.interpolation": "bicubic"}
+    ):
         assert pictures.interpolation_png(run) == plain
         assert matplotlib.rcParams["font.size"] == 30
 
@@ -209,7 +243,9 @@ class Labelled(TinyGenerator):
 
     def prior(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
         assert labels is not None
-        return torch.cat([rng.normal(n, 3), torch.nn.functional.one_hot(labels, self.classes).float()], 1)
+        return torch.cat(
+            [rng.normal(n, 3), torch.nn.functional.one_hot(labels, self.classes).float()], 1
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         assert self.training == torch.is_grad_enabled()  # a picture is drawn in evaluation mode
@@ -245,7 +281,9 @@ def test_the_way_is_straight_where_the_prior_is_not_gaussian(images: Tensor) -> 
     codes = run.trainer.generator.prior(8, Rng(0, "samples"))
     assert not found.spherical
     with torch.no_grad():
-        assert torch.allclose(found.images[:, 1], run.trainer.generator((codes[:4] + codes[4:]) / 2), atol=1e-6)
+        assert torch.allclose(
+            found.images[:, 1], run.trainer.generator((codes[:4] + codes[4:]) / 2), atol=1e-6
+        )
 
 
 def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
@@ -272,7 +310,11 @@ def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("interpolate", "run", "--pairs", "999999999"), 2, "make no picture to look at: ask for fewer"),
+        (
+            ("interpolate", "run", "--pairs", "999999999"),
+            2,
+            "make no picture to look at: ask for fewer",
+        ),
         (("interpolate", "run", "--steps", "9999"), 2, "make no picture to look at: ask for fewer"),
         (("interpolate", "run", "--steps", "1"), 2, "--steps"),
         (("interpolate", "run", "--labels", "1,2"), 2, "learns without labels"),
@@ -286,7 +328,9 @@ def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_cannot_be_drawn_is_one_line(capsys, arguments: tuple[str, ...], code: int, says: str) -> None:
+def test_what_cannot_be_drawn_is_one_line(
+    capsys, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     genkit.train("simple-gan", dataset="digits", out="run", hidden_dim=4, **OPTIONS)
     found, out, err = call(capsys, *arguments)
     assert (found, out, err.count("\n")) == (code, "", 1), err
@@ -325,7 +369,9 @@ def test_a_map_without_labels_has_one_colour() -> None:
     Path("photos").mkdir()
     noise = np.random.default_rng(0)
     for number in range(60):
-        Image.fromarray(noise.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(f"photos/{number:02}.png")
+        Image.fromarray(noise.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(
+            f"photos/{number:02}.png"
+        )
     run = genkit.train("ae", dataset="folder:photos", latent_dim=3, hidden_dim=4, **OPTIONS)
     picture = decoded(pictures.latent_map_png(run))
     labelled = genkit.train("ae", dataset="digits", latent_dim=3, hidden_dim=4, **OPTIONS)
@@ -359,15 +405,27 @@ class Odd(TinyGAN):
     [
         (lambda images: 3, genkit.ContractError, "gave int, not codes"),
         (lambda images: images, genkit.ContractError, "gave shape"),
-        (lambda images: images.flatten(1)[:, :3] * float("nan"), genkit.ContractError, "not finite"),
+        (
+            lambda images: images.flatten(1)[:, :3] * float("nan"),
+            genkit.ContractError,
+            "not finite",
+        ),
         (lambda images: images.flatten(1)[:, :3] * 0, genkit.UsageError, "the same code"),
-        (lambda images: images.flatten(1)[:, :1], genkit.UsageError, "codes of two numbers or more"),
+        (
+            lambda images: images.flatten(1)[:, :1],
+            genkit.UsageError,
+            "codes of two numbers or more",
+        ),
     ],
     ids=["int", "images", "nan", "constant", "one number"],
 )
-def test_codes_that_make_no_map_are_one_line(data, result, error: type[Exception], says: str, monkeypatch) -> None:
+def test_codes_that_make_no_map_are_one_line(
+    data, result, error: type[Exception], says: str, monkeypatch
+) -> None:
     run = genkit.train(Odd, dataset=genkit.ImageData(data.train, data.train, "here"), **OPTIONS)
-    monkeypatch.setattr(run, "data", lambda root: genkit.ImageData(data.train, data.train, "here"))  # it is in memory
+    monkeypatch.setattr(
+        run, "data", lambda root: genkit.ImageData(data.train, data.train, "here")
+    )  # it is in memory
     monkeypatch.setattr(Odd, "result", staticmethod(result), raising=False)
     with pytest.raises(error, match=says):
         pictures.latent_map_png(run, count=20)
@@ -379,7 +437,9 @@ def test_the_manifold_runs_right_and_up(images: Tensor) -> None:
             return rng.normal(n, 2)
 
         def forward(self, z: Tensor) -> Tensor:  # brighter to the right, and more so upwards
-            return (z @ torch.tensor([0.1, 0.3]))[:, None, None, None].expand(-1, *self.shape) + 0 * self.layer.bias[0]
+            return (z @ torch.tensor([0.1, 0.3]))[:, None, None, None].expand(
+                -1, *self.shape
+            ) + 0 * self.layer.bias[0]
 
     class Planar(TinyGAN):
         def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
@@ -392,7 +452,9 @@ def test_the_manifold_runs_right_and_up(images: Tensor) -> None:
     levels = [[0.1 * x + 0.3 * y for x in values] for y in values.flip(0)]
     expected = torch.tensor(levels).flatten()[:, None, None, None].expand(-1, 1, 6, 5)
     sheet = np.asarray(pixels.grid(expected, columns=3))
-    assert contains(decoded(pictures.manifold_png(run, side=3)), np.repeat(sheet[..., None], 3, axis=2))
+    assert contains(
+        decoded(pictures.manifold_png(run, side=3)), np.repeat(sheet[..., None], 3, axis=2)
+    )
 
 
 def test_a_manifold_needs_two_numbers(images: Tensor) -> None:
@@ -421,12 +483,16 @@ def test_an_animation_has_a_frame_for_each_grid_and_stays_at_the_end(run: genkit
             animation.seek(number)
             durations.append(animation.info["duration"])
             with Image.open(path) as grid:
-                assert contains(np.asarray(animation.convert("RGB")), np.asarray(grid.convert("RGB")))
+                assert contains(
+                    np.asarray(animation.convert("RGB")), np.asarray(grid.convert("RGB"))
+                )
         assert animation.n_frames == len(grids)
     assert durations == [200, 200, 200, 2200]
 
 
-def test_many_grids_are_thinned_and_large_ones_shrunk(run: genkit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_grids_are_thinned_and_large_ones_shrunk(
+    run: genkit.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pictures, "MAX_FRAMES", 3)
     monkeypatch.setattr(pictures, "FRAME_SIDE", 100)
     notes, sheets = zip(*pictures._frames(run), strict=True)
@@ -436,7 +502,12 @@ def test_many_grids_are_thinned_and_large_ones_shrunk(run: genkit.Run, monkeypat
 
 def _png_of(width: int, height: int, data: bytes) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -447,23 +518,37 @@ def _save(path: Path, size: tuple[int, int], mode: str = "L") -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "huge": (lambda path: path.write_bytes(_png_of(60_000, 60_000, zlib.compress(b"\0" * 999))), "pixels"),
-    "larger than said": (lambda path: path.write_bytes(_png_of(2**31 - 1, 2**31 - 1, b"")), "no sample grid"),
+    "huge": (
+        lambda path: path.write_bytes(_png_of(60_000, 60_000, zlib.compress(b"\0" * 999))),
+        "pixels",
+    ),
+    "larger than said": (
+        lambda path: path.write_bytes(_png_of(2**31 - 1, 2**31 - 1, b"")),
+        "no sample grid",
+    ),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:200]), "no sample grid"),
     "garbage": (lambda path: path.write_bytes(b"\x1b[2J" * 50), "no sample grid"),
     "a GIF": (lambda path: Image.new("L", (9, 9)).save(path, format="GIF"), "no sample grid"),
     "empty": (lambda path: path.write_bytes(b""), "no sample grid"),
     "huge file": (lambda path: os.truncate(path, 2**33), "at most"),
     "other size": (lambda path: _save(path, (50, 40)), "grids of one run are of one size"),
-    "other colours": (lambda path: _save(path, Image.open(path).size, "RGB"), "grids of one run are of one size"),
+    "other colours": (
+        lambda path: _save(path, Image.open(path).size, "RGB"),
+        "grids of one run are of one size",
+    ),
     "folder": (lambda path: (path.unlink(), path.mkdir()), "no plain file"),
-    "link": (lambda path: (path.unlink(), path.symlink_to("/etc/hostname")), "leads out of the run folder"),
+    "link": (
+        lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
+        "leads out of the run folder",
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_grids_are_one_line(run: genkit.Run, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_hostile_grids_are_one_line(
+    run: genkit.Run, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     spoil, says = HOSTILE[kind]
     spoil(run.folder.samples(6))
     code, out, err = call(capsys, "animate", "run")
@@ -474,7 +559,9 @@ def test_hostile_grids_are_one_line(run: genkit.Run, capsys: pytest.CaptureFixtu
     assert not Path("run/plots/animation.gif").exists()
 
 
-def test_a_pipe_in_samples_is_not_waited_for(run: genkit.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_in_samples_is_not_waited_for(
+    run: genkit.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = run.folder.samples(6)
     path.unlink()
     if not hasattr(os, "mkfifo"):
@@ -483,12 +570,16 @@ def test_a_pipe_in_samples_is_not_waited_for(run: genkit.Run, capsys: pytest.Cap
     assert call(capsys, "animate", "run")[0] == 1
 
 
-def test_without_grids_there_is_no_animation(run: genkit.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_grids_there_is_no_animation(
+    run: genkit.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree("run/samples")
     assert "has no grids" in call(capsys, "animate", "run")[2]
 
 
-def test_an_mp4_without_ffmpeg_is_one_line(run: genkit.Run, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mp4_without_ffmpeg_is_one_line(
+    run: genkit.Run, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(Path("empty").absolute()))
     code, out, err = call(capsys, "animate", "run", "--out", "x.mp4")
     assert (code, out, err.count("\n")) == (2, "", 1), err
@@ -497,7 +588,9 @@ def test_an_mp4_without_ffmpeg_is_one_line(run: genkit.Run, capsys, monkeypatch:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="stands a shell script in for ffmpeg")
-def test_an_ffmpeg_that_fails_is_one_line(run: genkit.Run, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ffmpeg_that_fails_is_one_line(
+    run: genkit.Run, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("bin").mkdir()
     Path("bin/ffmpeg").write_text("#!/bin/sh\nexit 3\n")
     Path("bin/ffmpeg").chmod(0o755)
@@ -513,12 +606,18 @@ def test_an_mp4(run: genkit.Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("x.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-@pytest.mark.parametrize("name", ["$\\frac{1}{0}$", "\x1b[2J\n\u202e", "_" * 70, "\u6570\u5b57", "<b>&amp;", ""])
+@pytest.mark.parametrize(
+    "name", ["$\\frac{1}{0}$", "\x1b[2J\n\u202e", "_" * 70, "\u6570\u5b57", "<b>&amp;", ""]
+)
 def test_hostile_names_in_the_titles(name: str) -> None:
     genkit.train("vae", dataset="digits", latent_dim=2, hidden_dim=4, out="run", **OPTIONS)
     content = json.loads(Path("run/run.json").read_text())
     content["dataset"]["name"] = name
     Path("run/run.json").write_text(json.dumps(content))
     run = genkit.load("run")
-    for picture in (pictures.interpolation_png(run, 2, 3), pictures.manifold_png(run, 3), pictures.animation_gif(run)):
+    for picture in (
+        pictures.interpolation_png(run, 2, 3),
+        pictures.manifold_png(run, 3),
+        pictures.animation_gif(run),
+    ):
         assert decoded(picture).std() > 0

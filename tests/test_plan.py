@@ -1,4 +1,6 @@
-"""Plans: a step's operations replayed on a CPU give the bits of Python's steps, whatever operations they are."""
+"""Plans: a step's operations replayed on a CPU give the bits of Python's steps, whatever operations
+they are.
+"""
 
 import itertools
 import json
@@ -11,21 +13,23 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit import kernels, plan
 from genkit.config import TrainOptions
-from genkit.data import from_images
-from genkit.engine import Engine
+from genkit.data.datasets import from_images
+from genkit.engines import kernels, plan
+from genkit.engines.base import Engine
+from genkit.engines.plan import Plan, PlanCapture, _take
+from genkit.engines.recording import record
 from genkit.errors import ContractError
 from genkit.hookspecs import Model
 from genkit.interfaces import build
-from genkit.plan import Plan, PlanCapture, _take
-from genkit.recording import record
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 from genkit.rng import Rng
 from genkit.testing.subject import differing, tensors
 
 MODELS = [registered.entry.name for registered in discover().all(Model)]
-IMAGES = torch.randint(0, 256, (200, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+IMAGES = torch.randint(
+    0, 256, (200, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+)
 
 
 @pytest.mark.parametrize("chosen", ["torch", "onednn"])
@@ -43,15 +47,22 @@ def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
         eager.run(window)
         planned.run(window)
     assert (eager.name, planned.name, planned.kernels) == ("eager", "graph", chosen)
-    assert (eager.replays, planned.replays) == (0, 6)  # Python made the first step of the first two windows
+    assert (eager.replays, planned.replays) == (
+        0,
+        6,
+    )  # Python made the first step of the first two windows
     assert not differing(tensors(eager.trainer), tensors(planned.trainer))
     assert eager.means() == planned.means()
     assert eager.rng.state().equal(planned.rng.state())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW])
-def test_plans_of_other_optimizers_and_precisions(tiny, images: Tensor, optimizer, precision: str) -> None:
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.RMSprop, torch.optim.AdamW]
+)
+def test_plans_of_other_optimizers_and_precisions(
+    tiny, images: Tensor, optimizer, precision: str
+) -> None:
     class Other(tiny):
         def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
             super().__init__(config, spec)
@@ -77,7 +88,9 @@ def test_plans_of_other_optimizers_and_precisions(tiny, images: Tensor, optimize
 
 
 def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
-    """``work`` done once and its result copied into ``target``; then undone, and repeated by a plan."""
+    """``work`` done once and its result copied into ``target``; then undone, and repeated by a
+    plan.
+    """
     _, recording = record(lambda: target.copy_(work()))
     planned = Plan(recording.operations)
     expected = target.clone()
@@ -88,7 +101,9 @@ def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_any_sequence_of_operations(seed: int) -> None:
-    """Views, writes into views, results of several parts, and operations that cannot write into given memory."""
+    """Views, writes into views, results of several parts, and operations that cannot write into
+    given memory.
+    """
     choose = random.Random(seed)
     stream = torch.Generator().manual_seed(seed)
     held = [torch.randn(4, 4, generator=stream) for _ in range(2)]
@@ -131,34 +146,73 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
     "turned": lambda a, b: (a.t(), b.t().contiguous()),
     "in place": lambda a, b: (a.lerp_(b.sigmoid(), 0.3),),
     "into a part": _into,
-    "several": lambda a, b: tuple(torch.var_mean(a, dim=1, keepdim=True)[i] + b.clamp(-1, 1) for i in range(2)),
+    "several": lambda a, b: tuple(
+        torch.var_mean(a, dim=1, keepdim=True)[i] + b.clamp(-1, 1) for i in range(2)
+    ),
     "joined": lambda a, b: (torch.cat([a, b])[2:6], torch.stack([a, b]).mean(0)),
-    "pieces": lambda a, b: (*(piece.reshape(2, 2).repeat(2, 2) for piece in a.clamp(-2, 2).split(1)), b.clone()),
+    "pieces": lambda a, b: (
+        *(piece.reshape(2, 2).repeat(2, 2) for piece in a.clamp(-2, 2).split(1)),
+        b.clone(),
+    ),
     "constants": lambda a, b: (torch.ones_like(a) * b.clamp(-1, 1), torch.zeros_like(b).add_(a)),
-    "convolution": lambda a, b: (torch.conv2d(a[None, None], b.clamp(-1, 1)[None, None, :3, :3], padding=1)[0, 0],),
-    "normalised": lambda a, b: (nn.functional.batch_norm(a, None, None, training=True), b.softmax(0)),
+    "convolution": lambda a, b: (
+        torch.conv2d(a[None, None], b.clamp(-1, 1)[None, None, :3, :3], padding=1)[0, 0],
+    ),
+    "normalised": lambda a, b: (
+        nn.functional.batch_norm(a, None, None, training=True),
+        b.softmax(0),
+    ),
 }
 
 
 def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
     """Every operation that a plan lets write into given memory, called in the ways that there are."""
     f, aten, one = nn.functional, torch.ops.aten, 0.7
-    unary = ("neg", "abs", "sgn", "sign", "square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal")
+    unary = (
+        "neg",
+        "abs",
+        "sgn",
+        "sign",
+        "square",
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+    )
     unary += ("sin", "cos", "erf", "sigmoid", "tanh", "relu", "sum", "mean")
     compared = ("gt", "ge", "lt", "le", "eq", "ne")
-    pairs = [(name, other) for name in (*compared, "mul", "div", "pow", "clamp_min", "clamp_max") for other in (b, one)]
+    pairs = [
+        (name, other)
+        for name in (*compared, "mul", "div", "pow", "clamp_min", "clamp_max")
+        for other in (b, one)
+    ]
     pairs += [("maximum", b), ("minimum", b), ("mm", b)]
     calls: list[Callable[[], Tensor]] = [
         *(lambda name=name: getattr(torch, name)(a) for name in unary),
         *(lambda name=name, other=other: getattr(torch, name)(a, other) for name, other in pairs),
-        *(lambda name=name: getattr(aten, name).Scalar(a, one) for name in ("add", "sub", "mul", "div")),
+        *(
+            lambda name=name: getattr(aten, name).Scalar(a, one)
+            for name in ("add", "sub", "mul", "div")
+        ),
         *(lambda name=name: getattr(torch, name)(a, b, alpha=2) for name in ("add", "sub", "rsub")),
-        *(lambda layer=layer: layer(a - 1) for layer in (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)),
+        *(
+            lambda layer=layer: layer(a - 1)
+            for layer in (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)
+        ),
         *(lambda name=name: getattr(torch, name)(a, (0,), True) for name in ("sum", "mean")),
-        *(lambda name=name: getattr(torch, name)(a, a, b, value=2) for name in ("addcmul", "addcdiv")),
+        *(
+            lambda name=name: getattr(torch, name)(a, a, b, value=2)
+            for name in ("addcmul", "addcdiv")
+        ),
         *(lambda name=name: getattr(torch, name)([a, b], 1) for name in ("cat", "stack")),
         *(lambda weight=weight: torch.lerp(a, b, weight) for weight in (one, a)),
-        *(lambda low=low, high=high: torch.clamp(a, low, high) for low, high in ((None, 1), (1, None), (a, b))),
+        *(
+            lambda low=low, high=high: torch.clamp(a, low, high)
+            for low, high in ((None, 1), (1, None), (a, b))
+        ),
         lambda: torch.addmm(a, a, b, beta=2, alpha=3),
         lambda: torch.bmm(a[None], b[None]),
         lambda: torch.baddbmm(a[None], a[None], b[None], beta=2, alpha=3),
@@ -167,7 +221,10 @@ def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
         lambda: torch.where(a > 1, a, b),
         lambda: torch.index_select(a, 1, rows),
         lambda: torch.gather(a, 1, rows.view(1, -1)),
-        *(lambda name=f"{name}_backward": getattr(aten, name)(a, b) for name in ("sigmoid", "tanh", "silu", "gelu")),
+        *(
+            lambda name=f"{name}_backward": getattr(aten, name)(a, b)
+            for name in ("sigmoid", "tanh", "silu", "gelu")
+        ),
         lambda: aten.threshold_backward(a, b, 1),
         lambda: aten.softplus_backward(a, b, 1, 20),
         lambda: aten.leaky_relu_backward(a, b, 0.1, False),
@@ -193,13 +250,19 @@ def test_every_operation_that_writes_into_given_memory() -> None:
 
 def test_an_operation_of_an_extension_is_not_taken_for_torch_s() -> None:
     library = torch.library.Library("genkit_tests", "FRAGMENT")
-    for name, parts in (("mul", "Tensor a, Tensor b"), ("ones_like", "Tensor a"), ("_foreach_add_", "Tensor a")):
+    for name, parts in (
+        ("mul", "Tensor a, Tensor b"),
+        ("ones_like", "Tensor a"),
+        ("_foreach_add_", "Tensor a"),
+    ):
         library.define(f"{name}({parts}) -> Tensor")
         library.define(f"{name}.out({parts}, *, Tensor(a!) out) -> Tensor(a!)")
         library.impl(name, lambda *given: sum(given) + 1, "CPU")
         library.impl(f"{name}.out", lambda *given, out: out.copy_(sum(given) + 1), "CPU")
     own, a, b, target = torch.ops.genkit_tests, torch.rand(4), torch.rand(4), torch.zeros(4)
-    _, recording = record(lambda: target.copy_(own.mul(a, b) + own.ones_like(a) + own._foreach_add_(b)))
+    _, recording = record(
+        lambda: target.copy_(own.mul(a, b) + own.ones_like(a) + own._foreach_add_(b))
+    )
     planned = Plan(recording.operations)
     a.add_(1)
     planned.run()
@@ -217,7 +280,11 @@ def test_memory_is_shared_by_tensors_of_different_times() -> None:
 
     expected, planned = replayed(work, target)
     assert torch.equal(target, expected)
-    outs = {kwargs["out"].untyped_storage().data_ptr() for _, _, kwargs in planned._calls if "out" in kwargs}
+    outs = {
+        kwargs["out"].untyped_storage().data_ptr()
+        for _, _, kwargs in planned._calls
+        if "out" in kwargs
+    }
     assert len(outs) == 2  # one to read, one to write
     assert len(planned._calls) == 40 + 1  # and what copies the result
 
@@ -231,7 +298,11 @@ def test_large_results_that_are_taken_over_are_let_go() -> None:
     expected, planned = replayed(work, target)
     assert torch.equal(target, expected)
     taken = [
-        tensor for call, args, _ in planned._calls if call is _take for taker in args[3] for tensor, _ in taker or ()
+        tensor
+        for call, args, _ in planned._calls
+        if call is _take
+        for taker in args[3]
+        for tensor, _ in taker or ()
     ]
     assert taken
     assert all(tensor.untyped_storage().nbytes() < 2**20 for tensor in taken)
@@ -257,7 +328,9 @@ def test_what_reads_on_the_host_is_refused() -> None:
         lambda: x.tolist(),
         lambda: torch.repeat_interleave(x, counts),
     ):
-        with pytest.raises(ContractError, match=r"waits for the device, or .* depend on data: .* \(test_plan.py:"):
+        with pytest.raises(
+            ContractError, match=r"waits for the device, or .* depend on data: .* \(test_plan.py:"
+        ):
             PlanCapture().capture(work)
     assert x.tolist() == list(x.numpy())  # and tensors are read as before
     assert "numpy" not in vars(Tensor)
@@ -286,7 +359,10 @@ def test_reads_of_other_threads_are_not_the_step_s() -> None:
 def test_results_in_one_piece_of_memory_and_lists_of_one() -> None:
     qkv, bias, target = torch.randn(2, 3, 24), torch.randn(24), torch.zeros(())
     works: list[Callable[[], Tensor]] = [
-        lambda: sum((part * (n + 1)).sum() for n, part in enumerate(torch._transform_bias_rescale_qkv(qkv, bias, 2))),
+        lambda: sum(
+            (part * (n + 1)).sum()
+            for n, part in enumerate(torch._transform_bias_rescale_qkv(qkv, bias, 2))
+        ),
         lambda: torch._foreach_add([bias], [bias])[0].sum(),
         lambda: torch.linspace(bias.sum(), 3, 5).sum(),
     ]
@@ -332,17 +408,26 @@ class Counted(torch.optim.SGD):
 
 
 @pytest.mark.parametrize("how", ["schedule", "list", "object", "tensor", "generator", "optimizer"])
-def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, images: Tensor, how: str) -> None:
+def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(
+    tiny, images: Tensor, how: str
+) -> None:
     class Counts(tiny):
         def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
             super().__init__(config, spec)
-            held = {"object": Period(), "list": [0], "tensor": torch.zeros(()), "generator": torch.Generator()}
+            held = {
+                "object": Period(),
+                "list": [0],
+                "tensor": torch.zeros(()),
+                "generator": torch.Generator(),
+            }
             self.held = held.get(how)
             if how == "optimizer":
                 self.optimizers["discriminator"] = Counted(self.discriminator.parameters(), lr=0.1)
             if how == "schedule":
                 self.optimizers["discriminator"].param_groups[0]["lr"] = torch.tensor(0.01)
-                self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizers["discriminator"], 10)
+                self.schedule = torch.optim.lr_scheduler.StepLR(
+                    self.optimizers["discriminator"], 10
+                )
 
         def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
             metrics = dict(super().step(batch, rng))
@@ -361,7 +446,11 @@ def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, imag
 
     data = from_images(images)
     eager, auto = (
-        Engine(build(Counts, Counts.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4, engine=engine))
+        Engine(
+            build(Counts, Counts.Config(), data.spec, 0, "cpu"),
+            data,
+            TrainOptions(batch_size=4, engine=engine),
+        )
         for engine in ("eager", "auto")
     )
     for engine in (eager, auto):
@@ -372,7 +461,9 @@ def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(tiny, imag
 
 
 @pytest.mark.parametrize("window", [1, 6])
-def test_what_a_first_step_keeps_and_what_is_not_a_number_do_not_matter(tiny, images: Tensor, window: int) -> None:
+def test_what_a_first_step_keeps_and_what_is_not_a_number_do_not_matter(
+    tiny, images: Tensor, window: int
+) -> None:
     class Keeps(tiny):
         size: int | None = None
         best = float("nan")
@@ -383,29 +474,46 @@ def test_what_a_first_step_keeps_and_what_is_not_a_number_do_not_matter(tiny, im
             return super().step(batch, rng)
 
     data = from_images(images)
-    engine = Engine(build(Keeps, Keeps.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine = Engine(
+        build(Keeps, Keeps.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4)
+    )
     for _ in range(4):
         engine.run(window)
     assert engine.name == "graph"
     assert engine.replays > 0
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
-@pytest.mark.parametrize(("batch", "inputs", "outputs"), [(128, 784, 128), (64, 130, 784), (300, 100, 177)])
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN"
+)
+@pytest.mark.parametrize(
+    ("batch", "inputs", "outputs"), [(128, 784, 128), (64, 130, 784), (300, 100, 177)]
+)
 def test_kernels_are_as_exact_as_torch_s(batch: int, inputs: int, outputs: int) -> None:
     stream = torch.Generator().manual_seed(0)
-    x, w, b = (torch.randn(*shape, generator=stream) for shape in ((batch, inputs), (outputs, inputs), (outputs,)))
+    x, w, b = (
+        torch.randn(*shape, generator=stream)
+        for shape in ((batch, inputs), (outputs, inputs), (outputs,))
+    )
     with kernels.entered("onednn"):
         layer = torch.nn.functional.linear(x, w, b)
         turned = layer.t() @ x
         bounded = torch.tanh(layer / inputs**0.5)
     double = torch.nn.functional.linear(x.double(), w.double(), b.double())
     aten = torch.ops.aten
-    operations = ((aten.addmm.default, (b, x, w.t())), (aten.mm.default, (layer.t(), x)), (aten.tanh.default, (layer,)))
+    operations = (
+        (aten.addmm.default, (b, x, w.t())),
+        (aten.mm.default, (layer.t(), x)),
+        (aten.tanh.default, (layer,)),
+    )
     assert all(kernels.kernel(function, args, {}) for function, args in operations)
     torch.testing.assert_close(layer.double(), double, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(turned.double(), layer.double().t() @ x.double(), rtol=1e-5, atol=2e-2)
-    torch.testing.assert_close(bounded.double(), (layer / inputs**0.5).double().tanh(), rtol=2e-7, atol=0)
+    torch.testing.assert_close(
+        turned.double(), layer.double().t() @ x.double(), rtol=1e-5, atol=2e-2
+    )
+    torch.testing.assert_close(
+        bounded.double(), (layer / inputs**0.5).double().tanh(), rtol=2e-7, atol=0
+    )
 
 
 def test_kernels_leave_alone_what_they_cannot_compute() -> None:
@@ -426,9 +534,16 @@ def test_kernels_leave_alone_what_they_cannot_compute() -> None:
         assert torch.equal(got, work()), number
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN")
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this build of torch lacks oneDNN"
+)
 def test_a_tanh_becomes_part_of_its_product() -> None:
-    x, w, b, target = torch.randn(128, 200), torch.randn(200, 200) / 10, torch.randn(200), torch.zeros(128, 200)
+    x, w, b, target = (
+        torch.randn(128, 200),
+        torch.randn(200, 200) / 10,
+        torch.randn(200),
+        torch.zeros(128, 200),
+    )
     held = torch.randn(128, 200)
     for work, calls in (
         (lambda: torch.tanh(torch.nn.functional.linear(x, w, b)).view(-1, 200), 2),
@@ -450,7 +565,9 @@ def test_a_tanh_becomes_part_of_its_product() -> None:
 def test_which_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, other = torch.device("cpu"), torch.device("cuda")
     for capability, chosen in (("AVX512", "onednn"), ("AVX2", "torch"), ("DEFAULT", "torch")):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        monkeypatch.setattr(
+            torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability
+        )
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
         assert kernels.choose("auto", cpu) == chosen
         assert kernels.choose("auto", other) == kernels.choose("torch", cpu) == "torch"
@@ -458,7 +575,10 @@ def test_which_kernels_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
         assert kernels.choose("auto", cpu) == "torch"
         for device in (cpu, other):
-            why = {"cpu": "this build of torch lacks oneDNN", "cuda": "it is for a CPU, and this is cuda"}[device.type]
+            why = {
+                "cpu": "this build of torch lacks oneDNN",
+                "cuda": "it is for a CPU, and this is cuda",
+            }[device.type]
             with pytest.raises(genkit.GenkitError, match=f"--kernels onednn: {why}"):
                 kernels.choose("onednn", device)
 
@@ -484,7 +604,9 @@ def test_kernels_are_recorded_and_others_are_said_when_resuming(
     heard.clear()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     resumed = genkit.resume(run.path, trainer=tiny, dataset=images, iterations=8, **options)
-    assert resumed.info.environment["kernels"] == "torch"  # as it was last, though there is something else now
+    assert (
+        resumed.info.environment["kernels"] == "torch"
+    )  # as it was last, though there is something else now
     written = json.loads((run.path / "run.json").read_text())
     del written["environment"]["kernels"]  # a run of before there was a choice
     (run.path / "run.json").write_text(json.dumps(written))
@@ -502,7 +624,9 @@ def test_a_stop_is_heard_between_replays(tiny, images: Tensor) -> None:
             return self.left < 0
 
     data = from_images(images)
-    engine = Engine(build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine = Engine(
+        build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4)
+    )
     engine.run(20)
     engine.run(30, stop=After())
     assert 20 < engine.step < 30
@@ -534,7 +658,9 @@ def fresh_statistics(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor
 
 def moving_bound(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
     start = torch.where(self.iteration > 8, 1.0, 0.0)
-    return ((fake - real) * torch.linspace(start, torch.tensor(2.0), fake.shape[-1])).square().mean()
+    return (
+        ((fake - real) * torch.linspace(start, torch.tensor(2.0), fake.shape[-1])).square().mean()
+    )
 
 
 def product(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
@@ -570,11 +696,17 @@ def by_mse(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_steps_that_are_hard_to_replay(
-    tiny, images: Tensor, loss: Callable[..., Tensor], planned: bool, capfd: pytest.CaptureFixture[str]
+    tiny,
+    images: Tensor,
+    loss: Callable[..., Tensor],
+    planned: bool,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     class Hard(tiny):
         def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
-            value = loss(self, self.generator(self.generator.prior(len(batch.images), rng)), batch.images)
+            value = loss(
+                self, self.generator(self.generator.prior(len(batch.images), rng)), batch.images
+            )
             self.update(generator=value)
             return {"loss": value.detach()}
 
@@ -606,7 +738,9 @@ def test_an_optimizer_that_is_first_stepped_later(tiny, images: Tensor) -> None:
 
     data = from_images(images)
     numbers = itertools.count()
-    engine = Engine(build(Late, Late.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine = Engine(
+        build(Late, Late.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4)
+    )
     engine.run(3)
     assert engine.name == (
         "eager (the step cannot be captured: optimizer/discriminator/0/exp_avg appears after the first step)"
@@ -615,10 +749,14 @@ def test_an_optimizer_that_is_first_stepped_later(tiny, images: Tensor) -> None:
     engine.run(4)
 
 
-def test_a_step_too_large_to_be_kept_is_run_by_python(tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_too_large_to_be_kept_is_run_by_python(
+    tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plan, "MOST", 1000)
     data = from_images(images)
-    engine = Engine(build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4))
+    engine = Engine(
+        build(tiny, tiny.Config(), data.spec, 0, "cpu"), data, TrainOptions(batch_size=4)
+    )
     engine.run(5)
     why = "the tensors of a step take too much memory to be kept at once"
     assert engine.name == f"eager (the step cannot be captured: {why})"

@@ -7,7 +7,7 @@ import pytest
 
 from genkit.errors import PluginError, UnknownNameError
 from genkit.hookspecs import Dataset, Model
-from genkit.registry import PluginWarning, discover
+from genkit.plugins.registry import PluginWarning, discover
 
 GOOD = """
 from genkit import Model, hookimpl
@@ -31,7 +31,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (site / f"{module}.py").write_text(textwrap.dedent(source))
         info = site / f"{module}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
         (info / "entry_points.txt").write_text(f"[genkit]\n{distribution} = {module}\n")
         return module
 
@@ -68,8 +70,14 @@ def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("import not_there", "ModuleNotFoundError"),
         ("def broken(:", "SyntaxError"),
-        (GOOD.format(model="x", module="m").replace("genkit_models", "genkit_modles"), "genkit_modles"),
-        (GOOD.format(model="x", module="m").replace("return [", "return ['x', "), "no genkit.Model"),
+        (
+            GOOD.format(model="x", module="m").replace("genkit_models", "genkit_modles"),
+            "genkit_modles",
+        ),
+        (
+            GOOD.format(model="x", module="m").replace("return [", "return ['x', "),
+            "no genkit.Model",
+        ),
     ],
     ids=["raises", "exits", "lacks", "syntax", "mistyped", "wrong-type"],
 )
@@ -102,7 +110,9 @@ def test_a_target_that_does_not_exist_is_one_line(install) -> None:
 def test_a_typo_in_the_allow_list_is_said(install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("third-party-3", GOOD.format(model="extra", module="third_party_3"))
     monkeypatch.setenv("GENKIT_PLUGINS", "thrid-party-3")
-    with pytest.warns(PluginWarning, match="no plugin is called 'thrid-party-3'; did you mean 'third-party-3'"):
+    with pytest.warns(
+        PluginWarning, match="no plugin is called 'thrid-party-3'; did you mean 'third-party-3'"
+    ):
         assert [plugin.builtin for plugin in discover().plugins] == [True]
 
 
@@ -110,7 +120,8 @@ def test_aliases_and_former_names_find_an_entry(install) -> None:
     install(
         "renamed",
         GOOD.format(model="new", module="renamed").replace(
-            '"renamed:nothing")', '"renamed:nothing", aliases=("short",), deprecated_names=("old",))'
+            '"renamed:nothing")',
+            '"renamed:nothing", aliases=("short",), deprecated_names=("old",))',
         ),
     )
     assert discover().find(Model, "short").entry.name == "new"
@@ -118,7 +129,9 @@ def test_aliases_and_former_names_find_an_entry(install) -> None:
         assert discover().find(Model, "renamed/old").entry.name == "new"
 
 
-def test_a_distribution_that_is_found_twice_counts_once(install, tmp_path: Path, monkeypatch) -> None:
+def test_a_distribution_that_is_found_twice_counts_once(
+    install, tmp_path: Path, monkeypatch
+) -> None:
     """As when it is installed and, from its source, installed as editable."""
     install("twice-there", GOOD.format(model="twice", module="twice_there"))
     other = tmp_path / "editable" / "Twice_There-1.1.dist-info"
@@ -138,7 +151,9 @@ def test_a_qualified_name_imports_its_own_distribution_only(install) -> None:
 
 
 def test_one_name_twice_in_one_plugin_is_refused(install) -> None:
-    install("stutters", GOOD.format(model="same", module="stutters").replace("return [", "return 2 * ["))
+    install(
+        "stutters", GOOD.format(model="same", module="stutters").replace("return [", "return 2 * [")
+    )
     with pytest.warns(PluginWarning, match="gives the name 'same' twice"):
         discover().all(Model)
 

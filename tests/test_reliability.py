@@ -1,4 +1,6 @@
-"""Signals, locks, full disks, numbers that are not finite, and runs from strangers: one promise a test."""
+"""Signals, locks, full disks, numbers that are not finite, and runs from strangers: one promise a
+test.
+"""
 
 import json
 import os
@@ -18,15 +20,22 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit import checkpoint, durable, images
 from genkit.callback import Callback
-from genkit.cli import main
+from genkit.cli.main import main
+from genkit.data import images
 from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, printable
-from genkit.folder import RunFolder
+from genkit.storage import atomic, checkpoint
+from genkit.storage.folder import RunFolder
 from genkit.testing.subject import no_unpickling
 from genkit_plugins import datasets
 
-OPTIONS = {"batch_size": 4, "log_interval": 4, "sample_interval": 8, "checkpoint_interval": 8, "device": "cpu"}
+OPTIONS = {
+    "batch_size": 4,
+    "log_interval": 4,
+    "sample_interval": 8,
+    "checkpoint_interval": 8,
+    "device": "cpu",
+}
 QUIET = {**OPTIONS, "progress": False}
 
 
@@ -53,28 +62,45 @@ class SendsItself(Callback):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(tiny, images: Tensor, number, code: int) -> None:
+def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(
+    tiny, images: Tensor, number, code: int
+) -> None:
     whole = genkit.train(tiny, dataset=images, iterations=32, **QUIET)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Interrupted, match=f"{number.name}; the checkpoint of step 12 is safe: `genkit resume") as stop:
-        genkit.train(tiny, dataset=images, iterations=32, out="run", callbacks=[SendsItself(number, 12)], **QUIET)
+    with pytest.raises(
+        Interrupted, match=f"{number.name}; the checkpoint of step 12 is safe: `genkit resume"
+    ) as stop:
+        genkit.train(
+            tiny,
+            dataset=images,
+            iterations=32,
+            out="run",
+            callbacks=[SendsItself(number, 12)],
+            **QUIET,
+        )
     assert stop.value.exit_code == code
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert checkpoint.newest(Path("run/checkpoints"))[0].step == 12
     resumed = genkit.resume("run", trainer=tiny, dataset=images, progress=False)
-    assert (whole.path / "metrics.jsonl").read_bytes() == (resumed.path / "metrics.jsonl").read_bytes()
+    assert (whole.path / "metrics.jsonl").read_bytes() == (
+        resumed.path / "metrics.jsonl"
+    ).read_bytes()
     left, right = (checkpoint.newest(run.folder.checkpoints)[0] for run in (whole, resumed))
     assert all(left.state[name].equal(right.state[name]) for name in left.state | right.state)
 
 
 def test_a_signal_at_the_last_step_lets_it_finish(tiny, images: Tensor) -> None:
-    run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[SendsItself(signal.SIGTERM, 8)], **QUIET)
+    run = genkit.train(
+        tiny, dataset=images, iterations=8, callbacks=[SendsItself(signal.SIGTERM, 8)], **QUIET
+    )
     assert (run.path / "plots" / "curves.png").exists()
 
 
-def test_a_signal_between_two_looks_is_not_half_seen(tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_between_two_looks_is_not_half_seen(
+    tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It comes when the turn's checkpoint was decided against: the next turn has to write it."""
-    from genkit import loop
+    from genkit.training import loop
 
     real, late = loop._sample, []
 
@@ -95,7 +121,9 @@ def test_an_ignored_signal_stays_ignored(tiny, images: Tensor) -> None:
     """As nohup and shells have it for what runs in the background."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        run = genkit.train(tiny, dataset=images, iterations=12, callbacks=[SendsItself(signal.SIGTERM, 4)], **QUIET)
+        run = genkit.train(
+            tiny, dataset=images, iterations=12, callbacks=[SendsItself(signal.SIGTERM, 4)], **QUIET
+        )
         assert run.step == 12
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
@@ -105,7 +133,9 @@ def test_an_ignored_signal_stays_ignored(tiny, images: Tensor) -> None:
 def test_training_in_a_thread_leaves_signals_alone(tiny, images: Tensor) -> None:
     runs: list[genkit.Run] = []
     thread = threading.Thread(
-        target=lambda: runs.append(genkit.train(tiny, dataset=images, iterations=4, threads=1, **QUIET))
+        target=lambda: runs.append(
+            genkit.train(tiny, dataset=images, iterations=4, threads=1, **QUIET)
+        )
     )
     thread.start()
     thread.join()
@@ -123,7 +153,18 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-LONG = ("train", "simple-gan", "--dataset", "digits", "--device", "cpu", "--threads", "1", "--out", "run")
+LONG = (
+    "train",
+    "simple-gan",
+    "--dataset",
+    "digits",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--out",
+    "run",
+)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -164,7 +205,9 @@ def test_a_second_signal_leaves_at_once(tiny, images: Tensor) -> None:
 # --- two processes ---
 
 
-def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     process = start(*LONG, "--iterations", "1000000")
     wait_for(Path("run/metrics.jsonl"), process)
     for again in (
@@ -190,7 +233,9 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tiny, images: T
     assert (whole.path / "metrics.jsonl").read_bytes() == (run.path / "metrics.jsonl").read_bytes()
 
 
-def test_a_folder_that_a_process_died_in_before_it_wrote_anything_is_free(tiny, images: Tensor) -> None:
+def test_a_folder_that_a_process_died_in_before_it_wrote_anything_is_free(
+    tiny, images: Tensor
+) -> None:
     Path("run").mkdir()
     Path("run/.lock").touch()
     Path("run/.run.json.123.tmp").write_text("{")
@@ -200,23 +245,38 @@ def test_a_folder_that_a_process_died_in_before_it_wrote_anything_is_free(tiny, 
 def test_damaged_checkpoints_ahead_are_set_aside(tiny, images: Tensor) -> None:
     """Otherwise they would count as the newest, and the good ones would be pruned."""
     whole = genkit.train(tiny, dataset=images, iterations=48, **QUIET)
-    half = genkit.train(tiny, dataset=images, iterations=32, keep=1, keep_all=True, out="run", **QUIET)
+    half = genkit.train(
+        tiny, dataset=images, iterations=32, keep=1, keep_all=True, out="run", **QUIET
+    )
     change(half.path, options__keep_all=False)
     for step in (24, 32):
         (half.folder.checkpoints / f"step-{step:09}" / "manifest.json").write_text("{}")
     resumed = genkit.resume("run", 48, trainer=tiny, dataset=images, progress=False)
     names = sorted(path.name for path in resumed.folder.checkpoints.iterdir())
     assert names == ["damaged-step-000000024", "damaged-step-000000032", "step-000000048"]
-    assert (whole.path / "metrics.jsonl").read_bytes() == (resumed.path / "metrics.jsonl").read_bytes()
+    assert (whole.path / "metrics.jsonl").read_bytes() == (
+        resumed.path / "metrics.jsonl"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("k", [5, 7, 10, 15])
-def test_the_grids_of_a_resumed_run_are_those_of_an_uninterrupted_one(tiny, images: Tensor, k: int) -> None:
-    options = {**QUIET, "log_interval": 10, "sample_interval": 5, "checkpoint_interval": 5, "dataset": images}
+def test_the_grids_of_a_resumed_run_are_those_of_an_uninterrupted_one(
+    tiny, images: Tensor, k: int
+) -> None:
+    options = {
+        **QUIET,
+        "log_interval": 10,
+        "sample_interval": 5,
+        "checkpoint_interval": 5,
+        "dataset": images,
+    }
     whole = genkit.train(tiny, iterations=30, **options)
     genkit.train(tiny, iterations=k, out="run", **options)
     resumed = genkit.resume("run", 30, trainer=tiny, dataset=images, progress=False)
-    left, right = ({path.name: path.read_bytes() for path in run.folder.all_samples()} for run in (whole, resumed))
+    left, right = (
+        {path.name: path.read_bytes() for path in run.folder.all_samples()}
+        for run in (whole, resumed)
+    )
     assert left == right
     assert whole.folder.read_rows("metrics.jsonl") == resumed.folder.read_rows("metrics.jsonl")
 
@@ -230,7 +290,9 @@ def test_a_last_grid_that_is_missing_is_drawn_by_resuming(tiny, images: Tensor) 
     assert grid.read_bytes() == before
 
 
-def test_pruning_goes_on_behind_what_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruning_goes_on_behind_what_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".step-000000001.1.tmp").write_text("a file, not a folder")
     (tmp_path / ".step-000000002.1.tmp").symlink_to(tmp_path)
     for step in (5, 6, 7):
@@ -246,15 +308,17 @@ def refuse(path: Path, data: bytes) -> None:
     raise OSError(28, "No space left on device", str(path))
 
 
-def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(tiny, images: Tensor, monkeypatch) -> None:
+def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(
+    tiny, images: Tensor, monkeypatch
+) -> None:
     notices = Notices()
 
     class FullDisk:
         def __getattr__(self, name: str) -> object:
-            return refuse if name == "replace" else getattr(durable, name)
+            return refuse if name == "replace" else getattr(atomic, name)
 
-    monkeypatch.setattr("genkit.images.durable", FullDisk())
-    monkeypatch.setattr("genkit.plotting.durable", FullDisk())
+    monkeypatch.setattr("genkit.data.images.atomic", FullDisk())
+    monkeypatch.setattr("genkit.report.plotting.atomic", FullDisk())
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[notices], **QUIET)
     assert run.step == 8
     assert notices.heard == [
@@ -270,9 +334,12 @@ def test_a_log_or_checkpoint_that_cannot_be_written_stops_with_one_line(
     run = genkit.train(tiny, dataset=images, iterations=8, **QUIET)
     before = sorted(path for path in run.path.rglob("*"))
 
-    says = {"append": r"step 12: cannot write the log in .*No space", "write_new": "cannot write in .*No space"}[what]
+    says = {
+        "append": r"step 12: cannot write the log in .*No space",
+        "write_new": "cannot write in .*No space",
+    }[what]
     with monkeypatch.context() as full:
-        full.setattr(durable, what, refuse)
+        full.setattr(atomic, what, refuse)
         with pytest.raises(GenkitError, match=says) as error:
             genkit.resume(run.path, 16, trainer=tiny, dataset=images, progress=False)
     assert "\n" not in str(error.value)
@@ -284,7 +351,9 @@ def test_a_log_or_checkpoint_that_cannot_be_written_stops_with_one_line(
 # --- numbers that are not finite ---
 
 
-def test_a_parameter_that_is_not_finite_stops_the_run_within_the_window(tiny, images: Tensor) -> None:
+def test_a_parameter_that_is_not_finite_stops_the_run_within_the_window(
+    tiny, images: Tensor
+) -> None:
     class Breaks(tiny):
         def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
             metrics = super().step(batch, rng)
@@ -293,7 +362,9 @@ def test_a_parameter_that_is_not_finite_stops_the_run_within_the_window(tiny, im
                     self.generator.layer.weight[0, 0] = float("nan")
             return {name: torch.zeros(()) for name in metrics}
 
-    with pytest.raises(GenkitError, match=r"generator\.layer\.weight has NaN or infinite values at step 12"):
+    with pytest.raises(
+        GenkitError, match=r"generator\.layer\.weight has NaN or infinite values at step 12"
+    ):
         genkit.train(Breaks, dataset=images, iterations=32, out="run", **QUIET)
     assert genkit.load("run", Breaks).step == 8
     assert [row["step"] for row in genkit.load("run").metrics()] == [4, 8]
@@ -310,7 +381,9 @@ def test_a_buffer_that_is_infinite_from_the_start_may_stay_so(tiny, images: Tens
 
 
 @pytest.mark.parametrize("sample_interval", [1, 5, 10])
-def test_a_metric_that_is_a_buffer_is_recorded_as_it_was(tiny, images: Tensor, sample_interval: int) -> None:
+def test_a_metric_that_is_a_buffer_is_recorded_as_it_was(
+    tiny, images: Tensor, sample_interval: int
+) -> None:
     class Counts(tiny):
         def __init__(self, config, spec) -> None:
             super().__init__(config, spec)
@@ -331,7 +404,10 @@ def test_a_schedule_that_no_checkpoint_could_hold_is_refused(tiny, images: Tenso
             self.optimizers["generator"].param_groups[0]["lr"] *= 0.99
             return super().step(batch, rng)
 
-    with pytest.raises(genkit.ContractError, match=r"lr of the optimizer 'generator' went from 0\.01 to .* a tensor"):
+    with pytest.raises(
+        genkit.ContractError,
+        match=r"lr of the optimizer 'generator' went from 0\.01 to .* a tensor",
+    ):
         genkit.train(Scheduled, dataset=images, iterations=16, **QUIET)
 
 
@@ -341,7 +417,9 @@ def test_a_schedule_that_no_checkpoint_could_hold_is_refused(tiny, images: Tenso
 @pytest.fixture
 def stranger() -> Path:
     options = {**QUIET, "log_interval": 2}
-    genkit.train("vae", dataset="digits", iterations=4, hidden_dim=4, latent_dim=2, out="stranger", **options)
+    genkit.train(
+        "vae", dataset="digits", iterations=4, hidden_dim=4, latent_dim=2, out="stranger", **options
+    )
     return Path("stranger")
 
 
@@ -354,16 +432,22 @@ def change(path: Path, **values: object) -> None:
 
 
 @pytest.mark.parametrize("size", [10**7, 10**12, 10**18])
-def test_a_run_that_claims_a_huge_model_is_refused_before_it_is_made(stranger: Path, size: int) -> None:
+def test_a_run_that_claims_a_huge_model_is_refused_before_it_is_made(
+    stranger: Path, size: int
+) -> None:
     change(stranger, config__hidden_dim=size)
-    for use in (lambda: genkit.load(stranger).sample(1), lambda: genkit.resume(stranger, 8, progress=False)):
+    for use in (
+        lambda: genkit.load(stranger).sample(1),
+        lambda: genkit.resume(stranger, 8, progress=False),
+    ):
         with pytest.raises(GenkitError) as error:
             use()
         assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "link", ["checkpoints", "samples", "plots", "metrics.jsonl", "timing.jsonl", ".lock", "run.json"]
+    "link",
+    ["checkpoints", "samples", "plots", "metrics.jsonl", "timing.jsonl", ".lock", "run.json"],
 )
 def test_a_link_out_of_the_run_folder_is_refused(stranger: Path, link: str, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
@@ -379,10 +463,15 @@ def test_a_link_out_of_the_run_folder_is_refused(stranger: Path, link: str, tmp_
     path.symlink_to(target)
     with pytest.raises(RunError, match="leads out of the run folder"):
         genkit.resume(stranger, 8, progress=False)
-    assert {file.name: file.read_text() for file in outside.iterdir()} == {"000000099.png": "mine", "precious": "mine"}
+    assert {file.name: file.read_text() for file in outside.iterdir()} == {
+        "000000099.png": "mine",
+        "precious": "mine",
+    }
 
 
-def test_pictures_of_a_run_go_through_no_link_either(stranger: Path, tmp_path: Path, capsys) -> None:
+def test_pictures_of_a_run_go_through_no_link_either(
+    stranger: Path, tmp_path: Path, capsys
+) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "samples-seed-0.png").write_text("mine")
@@ -392,7 +481,9 @@ def test_pictures_of_a_run_go_through_no_link_either(stranger: Path, tmp_path: P
         with pytest.raises(SystemExit):
             main([command, str(stranger)])
         assert "leads out of the run folder" in capsys.readouterr().err
-    assert [(path.name, path.read_text()) for path in victim.iterdir()] == [("samples-seed-0.png", "mine")]
+    assert [(path.name, path.read_text()) for path in victim.iterdir()] == [
+        ("samples-seed-0.png", "mine")
+    ]
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None:
@@ -406,10 +497,15 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None
             use()
 
 
-def test_the_data_root_of_a_run_is_read_and_nothing_more(stranger: Path, tmp_path: Path, monkeypatch) -> None:
+def test_the_data_root_of_a_run_is_read_and_nothing_more(
+    stranger: Path, tmp_path: Path, monkeypatch
+) -> None:
     (tmp_path / "theirs").mkdir()
     change(stranger, dataset__name="mnist", options__data_root=str(tmp_path / "theirs"))
-    for use in (lambda: genkit.evaluate(stranger), lambda: genkit.resume(stranger, 8, progress=False)):
+    for use in (
+        lambda: genkit.evaluate(stranger),
+        lambda: genkit.resume(stranger, 8, progress=False),
+    ):
         with pytest.raises(genkit.DataUnavailableError, match="say where it is by --data-root"):
             use()
     assert not list((tmp_path / "theirs").iterdir())
@@ -462,7 +558,8 @@ def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"step": "x"}', '{"step": 1, "loss": "x"}', "[]", '{"step": 1, "loss": NaN}', "1", "{"]
+    "text",
+    ['{"step": "x"}', '{"step": 1, "loss": "x"}', "[]", '{"step": 1, "loss": NaN}', "1", "{"],
 )
 def test_rows_that_are_none_are_named(stranger: Path, text: str) -> None:
     (stranger / "metrics.jsonl").write_text(text + "\n")
@@ -508,7 +605,9 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None:
     options = {"dataset": f"folder:{pictures}", "iterations": 2, **QUIET}
-    with pytest.raises(genkit.DataError, match=r"05\.png: not a PNG image .*; mend it, or pass over such files"):
+    with pytest.raises(
+        genkit.DataError, match=r"05\.png: not a PNG image .*; mend it, or pass over such files"
+    ):
         genkit.train(tiny, **options)
     notices = Notices()
     run = genkit.train(tiny, on_bad_image="skip", callbacks=[notices], **options)
@@ -531,13 +630,22 @@ def test_what_most_images_are_is_what_counts(tiny, tmp_path: Path) -> None:
     whole = Path("mixed/b0.png").read_bytes()
     Path("mixed/b10.png").write_bytes(whole[:-18])  # only its end is missing
     notices = Notices()
-    run = genkit.train(tiny, dataset="folder:mixed", on_bad_image="skip", iterations=1, callbacks=[notices], **QUIET)
+    run = genkit.train(
+        tiny,
+        dataset="folder:mixed",
+        on_bad_image="skip",
+        iterations=1,
+        callbacks=[notices],
+        **QUIET,
+    )
     assert run.spec.shape == (3, 8, 8)
     assert notices.heard[-1] == "skipped 2 files in all; 10 images are left"
 
 
 @pytest.mark.parametrize("how", ["skip", "refuse"])
-def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(tiny, monkeypatch, how: str) -> None:
+def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(
+    tiny, monkeypatch, how: str
+) -> None:
     """A stranger's run may name any folder, and either way to take bad images."""
     Path("few").mkdir()
     for number in range(12):
@@ -570,12 +678,21 @@ def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
     for number in range(20):
         (pictures / f"x{number:02}.png").write_text("no")
     notices = Notices()
-    genkit.train(tiny, dataset=f"folder:{pictures}", iterations=1, on_bad_image="skip", callbacks=[notices], **QUIET)
+    genkit.train(
+        tiny,
+        dataset=f"folder:{pictures}",
+        iterations=1,
+        on_bad_image="skip",
+        callbacks=[notices],
+        **QUIET,
+    )
     assert len(notices.heard) == 11
     assert notices.heard[-1] == "skipped 25 files in all; 7 images are left"
 
 
-def test_a_folder_run_is_found_again_from_elsewhere(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_run_is_found_again_from_elsewhere(
+    tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("here").mkdir()
     for number in range(12):
         Image.fromarray(np.full((8, 8), number, np.uint8)).save(f"here/{number}.png")
@@ -589,7 +706,9 @@ def test_a_folder_run_is_found_again_from_elsewhere(tiny, tmp_path: Path, monkey
 # --- pickle ---
 
 
-def test_nothing_is_unpickled_from_training_to_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_unpickled_from_training_to_sampling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("pictures").mkdir()
     for number in range(20):
         Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(f"pictures/{number}.png")
@@ -600,7 +719,9 @@ def test_nothing_is_unpickled_from_training_to_sampling(tmp_path: Path, monkeypa
         (cifar / name).write_bytes(np.zeros((20, 3073), np.uint8).tobytes())
     (cifar / "data_batch_1.meta").write_bytes(pickle.dumps("bait"))
     options = {"data_root": str(tmp_path / "data"), "iterations": 3, "hidden_dim": 4, **QUIET}
-    genkit.train("vae", dataset="cifar10", **options)  # whatever is imported on first use is imported now
+    genkit.train(
+        "vae", dataset="cifar10", **options
+    )  # whatever is imported on first use is imported now
     with no_unpickling():
         for dataset in ("cifar10", "folder:pictures", "digits"):
             run = genkit.train("vae", dataset=dataset, **options)
@@ -625,10 +746,14 @@ def test_runs_of_every_released_format_load(path: Path, tmp_path: Path) -> None:
 
 
 def test_there_is_a_run_of_every_format() -> None:
-    assert [path.name for path in RELEASED] == [f"format-{number}" for number in range(1, checkpoint.FORMAT + 1)]
+    assert [path.name for path in RELEASED] == [
+        f"format-{number}" for number in range(1, checkpoint.FORMAT + 1)
+    ]
 
 
-def test_a_checkpoint_too_large_for_its_manifest_is_refused_when_it_is_written(tmp_path: Path, monkeypatch) -> None:
+def test_a_checkpoint_too_large_for_its_manifest_is_refused_when_it_is_written(
+    tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(checkpoint, "MAX_MANIFEST_BYTES", 100)
     with pytest.raises(CheckpointError, match="too many tensors"):
         checkpoint.write(tmp_path, 1, {"a.weight": torch.zeros(2)}, {})
@@ -639,5 +764,9 @@ def test_a_folder_in_use_is_free_again_after_an_error(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(ValueError, match="mine"), folder.exclusive():
         raise ValueError("mine")
-    with folder.exclusive(), pytest.raises(RunError, match="another process"), RunFolder(tmp_path).exclusive():
+    with (
+        folder.exclusive(),
+        pytest.raises(RunError, match="another process"),
+        RunFolder(tmp_path).exclusive(),
+    ):
         pass

@@ -1,4 +1,6 @@
-"""Reports, comparisons and the list of runs: what they say, what they refuse, and that nothing is left out silently."""
+"""Reports, comparisons and the list of runs: what they say, what they refuse, and that nothing is
+left out silently.
+"""
 
 import io
 import json
@@ -14,12 +16,12 @@ import torch
 from PIL import Image
 
 import genkit
-from genkit import charts, embedding, reporting
-from genkit.cli import main
-from genkit.comparison import compare
+from genkit.cli.main import main
 from genkit.errors import GenkitError, RunError, UsageError
-from genkit.folder import RunFolder
-from genkit.summary import find, shortened, summarise
+from genkit.report import charts, embedding, html as pages
+from genkit.report.comparison import compare
+from genkit.report.summary import find, shortened, summarise
+from genkit.storage.folder import RunFolder
 from tests.conftest import TinyGAN
 from tests.pages import check_page
 
@@ -41,7 +43,7 @@ def gan() -> genkit.Run:
 
 
 def page_of(run: genkit.Run) -> str:
-    return reporting.write_report(run).read_text(encoding="utf-8")
+    return pages.write_report(run).read_text(encoding="utf-8")
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -63,11 +65,11 @@ def test_a_report_says_what_was_trained_and_how_to_do_it_again(gan: genkit.Run) 
 
 
 def test_the_command_of_another_plugin_and_of_odd_values_is_quoted() -> None:
-    assert reporting._flag("keep_all", False) == ["--no-keep-all"]
-    assert reporting._flag("betas", [0.5, 0.9]) == ["--betas", "0.5,0.9"]
-    assert reporting._flag("out", None) == []
-    assert reporting._qualified("dcgan", "genkit-dcgan") == "genkit-dcgan/dcgan"
-    assert reporting._qualified("vae", "genkit-torch") == "vae"
+    assert pages._flag("keep_all", False) == ["--no-keep-all"]
+    assert pages._flag("betas", [0.5, 0.9]) == ["--betas", "0.5,0.9"]
+    assert pages._flag("out", None) == []
+    assert pages._qualified("dcgan", "genkit-dcgan") == "genkit-dcgan/dcgan"
+    assert pages._qualified("vae", "genkit-torch") == "vae"
 
 
 def test_what_cannot_be_shown_is_named_with_its_reason(gan: genkit.Run) -> None:
@@ -125,28 +127,44 @@ def test_a_large_picture_is_made_smaller_and_a_huge_one_refused() -> None:
 
 def test_hostile_names_are_shown_and_do_nothing(gan: genkit.Run) -> None:
     info = gan.path / "run.json"
-    edit(info, environment={**json.loads(info.read_text())["environment"], "torch": HOSTILE, "device": HOSTILE})
+    edit(
+        info,
+        environment={
+            **json.loads(info.read_text())["environment"],
+            "torch": HOSTILE,
+            "device": HOSTILE,
+        },
+    )
     edit(info, dataset={**json.loads(info.read_text())["dataset"], "name": HOSTILE})
     rows = [{"step": step, HOSTILE: 0.5, f"{HOSTILE}loss": 1e308 * step} for step in (1, 2)]
     (gan.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:1]))
-    about = {"step": 8, "images": 10, "extractor": {"name": HOSTILE, "sha256": HOSTILE}, "figures": {HOSTILE: 1.0}}
-    (gan.path / "evaluation.json").write_text(json.dumps({"metrics": {HOSTILE: about}, "test": {HOSTILE: 2}}))
+    about = {
+        "step": 8,
+        "images": 10,
+        "extractor": {"name": HOSTILE, "sha256": HOSTILE},
+        "figures": {HOSTILE: 1.0},
+    }
+    (gan.path / "evaluation.json").write_text(
+        json.dumps({"metrics": {HOSTILE: about}, "test": {HOSTILE: 2}})
+    )
     (gan.path / "failure.json").write_text(json.dumps({"step": 2, "reason": HOSTILE}))
     html = page_of(genkit.load(gan.path))
     check_page(html, HOSTILE)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "{{ 7*7 }}" in html
-    path = reporting.write_comparison(compare([gan.path, gan.path]), Path("both.html"))
+    path = pages.write_comparison(compare([gan.path, gan.path]), Path("both.html"))
     check_page(path.read_text(encoding="utf-8"), HOSTILE)
 
 
-def test_a_report_is_html_and_says_where_it_is(gan: genkit.Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_html_and_says_where_it_is(
+    gan: genkit.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["report", "gan"])
     assert capsys.readouterr().out == "gan/report.html\n"
     main(["report", "gan", "--out", "deep/er.html"])
     assert Path("deep/er.html").is_file()
     with pytest.raises(UsageError, match=r"ends in \.html"):
-        reporting.write_report(gan, Path("report.pdf"))
+        pages.write_report(gan, Path("report.pdf"))
 
 
 def test_figures_stand_with_what_they_rest_on(gan: genkit.Run) -> None:
@@ -162,7 +180,12 @@ def test_figures_stand_with_what_they_rest_on(gan: genkit.Run) -> None:
     (gan.path / "evaluation.json").write_text(json.dumps({"metrics": {"fid": about}}))
     html = page_of(gan)
     row = html[html.index("fid</th>") :].split("</tr>")[0]
-    for text in ("12.5", "0.75", "step 8, N = 5,000, 4,000 held out, seed 3", "lenet 0123456789ab (99.1% accurate)"):
+    for text in (
+        "12.5",
+        "0.75",
+        "step 8, N = 5,000, 4,000 held out, seed 3",
+        "lenet 0123456789ab (99.1% accurate)",
+    ):
         assert f"<td>{text}</td>" in row
     assert "odd" not in html
     assert "endless" not in html
@@ -174,7 +197,13 @@ def test_charts_are_bounded_and_take_any_finite_number() -> None:
     assert chart.lines[0].path.count("L") <= charts.MAX_POINTS
     thinned = [y for _, y in charts.thinned(rows, "loss")]
     assert sum(thinned) / len(thinned) == pytest.approx(3, abs=0.01)
-    for values in ([0.0, 0.0], [1e308, -1e308], [5e-324, 0.0], [1e300, 1e300 * (1 + 1e-15)], [-3.0, 1e9]):
+    for values in (
+        [0.0, 0.0],
+        [1e308, -1e308],
+        [5e-324, 0.0],
+        [1e300, 1e300 * (1 + 1e-15)],
+        [-3.0, 1e9],
+    ):
         (chart,) = charts.charts([{"step": n, "x": v} for n, v in enumerate(values)])
         assert 2 <= len(chart.y_ticks) < 10
         assert "nan" not in chart.lines[0].path
@@ -188,9 +217,19 @@ def test_charts_are_bounded_and_take_any_finite_number() -> None:
 def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
     gan: genkit.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = genkit.train("simple-gan", dataset="digits", out=Path("other"), **{**OPTIONS, **SMALL, "hidden_dim": 5})
+    other = genkit.train(
+        "simple-gan", dataset="digits", out=Path("other"), **{**OPTIONS, **SMALL, "hidden_dim": 5}
+    )
     for run, count, seed in ((gan, 100, 0), (other, 200, 0)):
-        figures = {"fid": {"step": 8, "images": count, "seed": seed, "figures": {"fid": 1.0}, "floor": {"fid": 0.5}}}
+        figures = {
+            "fid": {
+                "step": 8,
+                "images": count,
+                "seed": seed,
+                "figures": {"fid": 1.0},
+                "floor": {"fid": 0.5},
+            }
+        }
         same = {"same": {"step": 8, "images": 50, "seed": seed, "figures": {"a": 1.0}}}
         (run.path / "evaluation.json").write_text(json.dumps({"metrics": figures | same}))
     main(["compare", "gan", "other", "--html", "both.html"])
@@ -205,7 +244,10 @@ def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
     html = Path("both.html").read_text(encoding="utf-8")
     check_page(html)
     assert html.count('class="grid"') == 2
-    for wrong, says in ((["gan"], "from 2 to 12"), (["gan", "nowhere"], "nowhere is no run folder")):
+    for wrong, says in (
+        (["gan"], "from 2 to 12"),
+        (["gan", "nowhere"], "nowhere is no run folder"),
+    ):
         with pytest.raises(GenkitError, match=says):
             compare([Path(path) for path in wrong])
 
@@ -218,7 +260,9 @@ class Fails(TinyGAN):
         return {**metrics, "d_loss": torch.where(self.iteration < 3, metrics["d_loss"], torch.nan)}
 
 
-def test_states_of_runs(tmp_path: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_states_of_runs(
+    tmp_path: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
     parent = tmp_path / "runs"
     finished = genkit.train(TinyGAN, dataset=images, out=parent / "a", **OPTIONS)
     with pytest.raises(GenkitError):
@@ -268,7 +312,7 @@ def test_asking_for_the_state_keeps_no_one_from_training(gan: genkit.Run) -> Non
 
     with (gan.path / ".lock").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        code = "import sys, genkit.folder as f, pathlib\nwith f.RunFolder(pathlib.Path('gan')).exclusive(): print('in')"
+        code = "import sys, genkit.storage.folder as f, pathlib\nwith f.RunFolder(pathlib.Path('gan')).exclusive(): print('in')"
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert gan.folder.in_use() is False  # two may ask at once
         time.sleep(0.05)
@@ -276,16 +320,20 @@ def test_asking_for_the_state_keeps_no_one_from_training(gan: genkit.Run) -> Non
         assert process.communicate()[0] == "in\n"
 
 
-@pytest.mark.parametrize("content", ["[]", "null", '{"model": 3}', "{", '{"metrics": [1]}', "\xff" * 10])
+@pytest.mark.parametrize(
+    "content", ["[]", "null", '{"model": 3}', "{", '{"metrics": [1]}', "\xff" * 10]
+)
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "evaluation.json", "failure.json"])
-def test_damaged_files_make_one_row_and_no_traceback(gan: genkit.Run, name: str, content: str) -> None:
+def test_damaged_files_make_one_row_and_no_traceback(
+    gan: genkit.Run, name: str, content: str
+) -> None:
     (gan.path / name).write_text(content + "\n")
     (row,) = find(gan.path.parent)
     assert row.state in ("damaged", "finished", "interrupted")
     if row.state == "damaged":
         assert row.reason
         with pytest.raises(GenkitError):
-            reporting.make_report(genkit.load(gan.path))
+            pages.make_report(genkit.load(gan.path))
 
 
 def test_a_hundred_runs_are_listed_without_torch(gan: genkit.Run) -> None:
@@ -295,8 +343,10 @@ def test_a_hundred_runs_are_listed_without_torch(gan: genkit.Run) -> None:
         folder.mkdir(parents=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    code = "import sys; from genkit.cli import main; main(['runs']); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ)
+    code = "import sys; from genkit.cli.main import main; main(['runs']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("interrupted") == 100
 
@@ -316,7 +366,9 @@ def test_the_last_row_is_found_without_the_rest(tmp_path: Path) -> None:
 def test_a_run_of_one_row_is_finished_and_its_page_has_no_empty_curve(
     gan: genkit.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = genkit.train("simple-gan", dataset="digits", iterations=3, batch_size=4, device="cpu", progress=False)
+    run = genkit.train(
+        "simple-gan", dataset="digits", iterations=3, batch_size=4, device="cpu", progress=False
+    )
     assert summarise(run.path).state == "finished"
     html = page_of(run)
     assert "Interrupted" not in html
@@ -338,7 +390,10 @@ def test_a_page_does_not_say_where_things_are(tmp_path: Path) -> None:
 
 def test_a_metric_of_many_figures_does_not_flood_the_page(gan: genkit.Run) -> None:
     figures = {f"dimension_{number}": 1.0 for number in range(30)}
-    gan.record("evaluation.json", {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}})
+    gan.record(
+        "evaluation.json",
+        {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}},
+    )
     html = page_of(gan)
     assert "kl-per-dimension: 22 more in evaluation.json" in html
     assert "dimension 7" in html

@@ -1,4 +1,6 @@
-"""Every check of the contract is failed by a model that is wrong in just that way, and passed by what is right."""
+"""Every check of the contract is failed by a model that is wrong in just that way, and passed by
+what is right.
+"""
 
 import pickle
 import random
@@ -11,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import genkit
-from genkit.data import DataRequest, ImageData, Split
+from genkit.data.datasets import DataRequest, ImageData, Split
 from genkit.hookspecs import Dataset, Metric, Model
-from genkit.registry import Plugin, Registered, discover
+from genkit.plugins.registry import Plugin, Registered, discover
 from genkit.testing import (
     CHECKS,
     check_dataset,
@@ -60,7 +62,9 @@ class Encoder(genkit.Encoder):
 
 
 class Right(genkit.Trainer):
-    """A model with everything that the checks look at: a GAN whose generator also decodes an encoder's codes."""
+    """A model with everything that the checks look at: a GAN whose generator also decodes an
+    encoder's codes.
+    """
 
     class Config(genkit.Config):
         learning_rate: float = genkit.Field(0.01, gt=0, description="step size")
@@ -77,7 +81,9 @@ class Right(genkit.Trainer):
         self.register_buffer("seen", torch.zeros(()))
         decoder = [*self.generator.parameters(), *self.encoder.parameters()]
         self.optimizers = {
-            "discriminator": torch.optim.Adam(self.discriminator.parameters(), lr=config.learning_rate),
+            "discriminator": torch.optim.Adam(
+                self.discriminator.parameters(), lr=config.learning_rate
+            ),
             "decoder": torch.optim.Adam(decoder, lr=config.learning_rate),
         }
 
@@ -90,7 +96,11 @@ class Right(genkit.Trainer):
         self.update(discriminator=d_loss)
         posterior = self.encoder(batch.images)
         error = (self.generator(posterior.sample(rng)) - batch.images).abs().mean()
-        g_loss = 0.01 * F.softplus(-self.discriminator(fake)).mean() + error + 1e-3 * posterior.kl().mean()
+        g_loss = (
+            0.01 * F.softplus(-self.discriminator(fake)).mean()
+            + error
+            + 1e-3 * posterior.kl().mean()
+        )
         self.update(decoder=g_loss)
         return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
 
@@ -205,7 +215,11 @@ class LogFormatOfOtherMetrics(Right):
 
 @wrong(
     "metrics_are_named_finite_scalars",
-    *("checkpoint_round_trip_is_exact", "resumed_equals_uninterrupted", "step_is_capturable"),  # the engine refuses
+    *(
+        "checkpoint_round_trip_is_exact",
+        "resumed_equals_uninterrupted",
+        "step_is_capturable",
+    ),  # the engine refuses
     "run_folder_is_plain_and_loads_without_unpickling",
     *("every_option_changes_something", "every_parameter_learns", "sampling_disturbs_nothing"),
     "one_seed_gives_the_same_samples",
@@ -227,7 +241,9 @@ class FlipsACoin(Right):
 class MovesAnotherNetwork(Right):
     def step(self, batch, rng):
         metrics = super().step(batch, rng)
-        loss = self.discriminator(self.generator(self.generator.prior(len(batch.images), rng))).mean()
+        loss = self.discriminator(
+            self.generator(self.generator.prior(len(batch.images), rng))
+        ).mean()
         hook = self.optimizers["decoder"].register_step_post_hook(self._leak)
         self.update(decoder=loss)
         hook.remove()
@@ -245,7 +261,9 @@ class FusedOverStridedParameters(Right):
         self.discriminator.layer.bias = nn.Parameter(torch.zeros(1))
         self.discriminator.layer.weight = nn.Parameter(torch.full((1, 2 * spec.size), 0.1)[:, ::2])
         parameters = self.discriminator.parameters()
-        self.optimizers["discriminator"] = torch.optim.SGD(parameters, lr=config.learning_rate, fused=True)
+        self.optimizers["discriminator"] = torch.optim.SGD(
+            parameters, lr=config.learning_rate, fused=True
+        )
 
 
 @wrong("parameters_move_in_updates_only")
@@ -316,7 +334,9 @@ class NeedsTwoImages(Right):
 class SquareOnly(Right):
     class Generator(Generator):
         def forward(self, z: Tensor) -> Tensor:
-            return torch.tanh(self.layer(z)).view(len(z), self.shape[0], self.shape[1], self.shape[1])
+            return torch.tanh(self.layer(z)).view(
+                len(z), self.shape[0], self.shape[1], self.shape[1]
+            )
 
 
 @wrong("images_need_no_labels")
@@ -404,7 +424,9 @@ class KeepsTextInTheOptimizer(Right):
 
 
 def outcomes(trainer: type[genkit.Trainer]) -> dict[str, str]:
-    return {result.check: result.reason for result in check_model(trainer) if result.outcome == "failed"}
+    return {
+        result.check: result.reason for result in check_model(trainer) if result.outcome == "failed"
+    }
 
 
 def test_the_right_model_passes_everything() -> None:
@@ -420,7 +442,9 @@ class SpectralNorm(Right):
     class Discriminator(Discriminator):
         def __init__(self, spec) -> None:
             super().__init__(spec)
-            self.layer = nn.utils.parametrizations.spectral_norm(nn.Linear(spec.size, 1, bias=False))
+            self.layer = nn.utils.parametrizations.spectral_norm(
+                nn.Linear(spec.size, 1, bias=False)
+            )
 
 
 class MovingAverage(Right):
@@ -471,7 +495,9 @@ class GradientPenalty(Right):
     def step(self, batch, rng):
         metrics = super().step(batch, rng)
         images = batch.images.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.discriminator(images).sum(), images, create_graph=True)
+        (gradient,) = torch.autograd.grad(
+            self.discriminator(images).sum(), images, create_graph=True
+        )
         self.update(discriminator=gradient.flatten(1).norm(dim=1).sub(1).square().mean())
         return metrics
 
@@ -498,7 +524,16 @@ class Labelled(Right):
 
 @pytest.mark.parametrize(
     "trainer",
-    [SpectralNorm, MovingAverage, Masked, BeginsAtZero, OptionalOption, GradientPenalty, CountsZeros, Labelled],
+    [
+        SpectralNorm,
+        MovingAverage,
+        Masked,
+        BeginsAtZero,
+        OptionalOption,
+        GradientPenalty,
+        CountsZeros,
+        Labelled,
+    ],
     ids=lambda trainer: trainer.__name__,
 )
 def test_models_that_are_unusual_and_right_pass(trainer: type[genkit.Trainer]) -> None:
@@ -510,7 +545,9 @@ def test_an_optimizer_that_reads_on_the_host_is_its_own_affair() -> None:
         def __init__(self, config, spec) -> None:
             super().__init__(config, spec)
             learning_rate = config.learning_rate
-            self.optimizers["discriminator"] = torch.optim.RAdam(self.discriminator.parameters(), lr=learning_rate)
+            self.optimizers["discriminator"] = torch.optim.RAdam(
+                self.discriminator.parameters(), lr=learning_rate
+            )
 
     results = {result.check: result for result in check_model(Rectified)}
     assert "RAdam" in results["step_is_capturable"].reason
@@ -531,12 +568,16 @@ def test_every_check_is_failed_by_some_model() -> None:
     assert CHECKS[Model].keys() - proved == of_plugins
 
 
-def test_a_plugin_module_that_loads_torch_is_caught(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_module_that_loads_torch_is_caught(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "heavy_plugin.py").write_text("import torch\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     plugin = Plugin("heavy", "heavy_plugin", "heavy", "1", str(tmp_path))
     subject = ModelSubject(
-        name="heavy", trainer=Right, registered=Registered(Model("heavy", "x", "heavy_plugin:x"), plugin)
+        name="heavy",
+        trainer=Right,
+        registered=Registered(Model("heavy", "x", "heavy_plugin:x"), plugin),
     )
     name = "plugin_module_imports_no_torch"
     assert "loads torch" in run_check(name, CHECKS[Model][name], subject).reason
@@ -595,7 +636,9 @@ class Forgetful(Right):
 """
 
 
-def test_what_only_a_new_process_forgets_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_a_new_process_forgets_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "forgetful.py").write_text(COUNTS_IN_ITS_MODULE)
     (tmp_path / "forgetful_model.py").write_text(FORGETFUL)
     info = tmp_path / "forgetful-1.0.dist-info"
@@ -607,7 +650,9 @@ def test_what_only_a_new_process_forgets_is_caught(tmp_path: Path, monkeypatch: 
     name = "resumed_in_a_new_process"
     subject = subject_of("forgetful")
     assert "metrics.jsonl differs" in run_check(name, CHECKS[Model][name], subject).reason
-    (tmp_path / "forgetful_model.py").write_text("from tests.test_testing import Right as Forgetful\n")
+    (tmp_path / "forgetful_model.py").write_text(
+        "from tests.test_testing import Right as Forgetful\n"
+    )
     del sys.modules["forgetful_model"]
     result = run_check(name, CHECKS[Model][name], subject_of("forgetful"))
     assert result.outcome == "passed", result.reason
@@ -615,7 +660,9 @@ def test_what_only_a_new_process_forgets_is_caught(tmp_path: Path, monkeypatch: 
 
 def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:
     """A dataset that is right, or wrong in what ``changes`` says."""
-    images = torch.arange(2 * count, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 5).clone()
+    images = (
+        torch.arange(2 * count, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 5).clone()
+    )
     labels = torch.arange(2 * count) % 3
     parts = {
         "train": Split(images[:count], labels[:count]),
@@ -633,7 +680,9 @@ def gives_a_list(request: DataRequest) -> list[int]:
 def another_order_each_time(request: DataRequest) -> ImageData:
     data = bars(request)
     shuffle = torch.randperm(len(data.train))
-    return ImageData(Split(data.train.images[shuffle], data.train.labels[shuffle]), data.test, data.source, 3)
+    return ImageData(
+        Split(data.train.images[shuffle], data.train.labels[shuffle]), data.test, data.source, 3
+    )
 
 
 def held_out_is_trained_on(request: DataRequest) -> ImageData:
@@ -652,7 +701,11 @@ def absent_is_a_bare_error(request: DataRequest) -> ImageData:
 
 
 WRONG_DATASETS = {
-    gives_a_list: {"dataset_gives_images", "loading_twice_gives_the_same", "held_out_images_are_held_out"},
+    gives_a_list: {
+        "dataset_gives_images",
+        "loading_twice_gives_the_same",
+        "held_out_images_are_held_out",
+    },
     another_order_each_time: {"loading_twice_gives_the_same"},
     held_out_is_trained_on: {"held_out_images_are_held_out"},
     unpickles: {"loading_unpickles_nothing"},
@@ -661,11 +714,17 @@ WRONG_DATASETS = {
 
 
 @pytest.mark.parametrize("dataset", [bars, *WRONG_DATASETS], ids=lambda load: load.__name__)
-def test_a_wrong_dataset_fails_just_its_checks(dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_dataset_fails_just_its_checks(
+    dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "something").touch()
     monkeypatch.setenv("GENKIT_DATA", str(tmp_path / "data"))
-    failed = {result.check: result.reason for result in check_dataset(dataset) if result.outcome == "failed"}
+    failed = {
+        result.check: result.reason
+        for result in check_dataset(dataset)
+        if result.outcome == "failed"
+    }
     assert failed.keys() == WRONG_DATASETS.get(dataset, set()), failed
 
 
@@ -709,7 +768,11 @@ def square_only(images: Tensor, reference: Tensor) -> genkit.Metrics:
 WRONG_METRICS = {
     gives_a_number: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
     gives_a_vector: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
-    gives_infinity: {"figures_are_named_finite_scalars", "order_does_not_matter", "metric_tells_images_apart"},
+    gives_infinity: {
+        "figures_are_named_finite_scalars",
+        "order_does_not_matter",
+        "metric_tells_images_apart",
+    },
     centres_in_place: {"metric_is_a_pure_function"},
     draws_a_sample: {"metric_is_a_pure_function", "order_does_not_matter"},
     looks_at_the_first: {"order_does_not_matter"},
@@ -720,7 +783,9 @@ WRONG_METRICS = {
 
 @pytest.mark.parametrize("metric", [distance, *WRONG_METRICS], ids=lambda measure: measure.__name__)
 def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
-    failed = {result.check: result.reason for result in check_metric(metric) if result.outcome == "failed"}
+    failed = {
+        result.check: result.reason for result in check_metric(metric) if result.outcome == "failed"
+    }
     assert failed.keys() == WRONG_METRICS.get(metric, set()), failed
 
 
@@ -732,11 +797,16 @@ def test_every_check_of_datasets_and_metrics_is_failed_by_some() -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("digits", Dataset), *((r.entry.name, Metric) for r in discover().own(Metric) if r.entry.name != "fid")],
+    [
+        ("digits", Dataset),
+        *((r.entry.name, Metric) for r in discover().own(Metric) if r.entry.name != "fid"),
+    ],
 )
 def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
     check = check_dataset if kind is Dataset else check_metric
     results = check(name)
     assert not [result for result in results if result.outcome == "failed"]
     skipped = {result.check for result in results if result.outcome == "skipped"}
-    assert skipped <= {"any_number_of_channels_and_shape"}, "only metrics that see no pixels take no shape"
+    assert skipped <= {"any_number_of_channels_and_shape"}, (
+        "only metrics that see no pixels take no shape"
+    )

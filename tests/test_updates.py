@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data import from_images
-from genkit.engine import Engine
+from genkit.data.datasets import from_images
+from genkit.engines.base import Engine
 
 FUSED = {
     "Adam": (torch.optim.Adam, {}),
@@ -30,7 +30,9 @@ class Net(genkit.Generator):
         self.expanded = nn.Parameter(torch.linspace(-1, 1, 30).view(5, 6))
         self.tied = nn.Parameter(torch.linspace(-1, 1, 30).view(5, 6))
         self.columns = nn.Parameter(torch.linspace(-1, 1, 30).view(6, 5).t())
-        self.last = nn.Parameter(torch.linspace(-1, 1, 72).view(2, 4, 3, 3).to(memory_format=torch.channels_last))
+        self.last = nn.Parameter(
+            torch.linspace(-1, 1, 72).view(2, 4, 3, 3).to(memory_format=torch.channels_last)
+        )
         self.first = nn.Parameter(torch.linspace(-1, 1, 72).view(2, 4, 3, 3))
         self.scalar = nn.Parameter(torch.tensor(0.5))
 
@@ -46,7 +48,9 @@ class Net(genkit.Generator):
         return (
             self.expanded.sum()  # stride 0
             + (self.tied.t() @ weights[:25].view(5, 5)).square().sum()  # transposed
-            + (self.columns.contiguous() * weights[:30].view(5, 6)).sum()  # of a transposed parameter
+            + (
+                self.columns.contiguous() * weights[:30].view(5, 6)
+            ).sum()  # of a transposed parameter
             + (self.last * grid).sum()  # contiguous, of a channels-last parameter
             + (self.first * grid.to(memory_format=torch.channels_last)).sum()  # the other way round
             + self.scalar
@@ -62,7 +66,9 @@ class Layouts(genkit.Trainer):
         super().__init__(config, spec)
         self.generator = Net(spec)
         kind, options = FUSED[config.optimizer]
-        self.optimizers = {"net": kind(self.generator.parameters(), lr=0.1, fused=config.fused, **options)}
+        self.optimizers = {
+            "net": kind(self.generator.parameters(), lr=0.1, fused=config.fused, **options)
+        }
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         loss = self.generator.loss()
@@ -85,11 +91,15 @@ def trained(engine: str, **config: object) -> Layouts:
 def test_fused_optimizers_read_gradients_of_every_layout(name: str, engine: str) -> None:
     unfused = dict(trained("eager", optimizer=name, fused=False).named_parameters())
     for parameter_name, parameter in trained(engine, optimizer=name).named_parameters():
-        assert torch.allclose(parameter, unfused[parameter_name], rtol=1e-4, atol=1e-5), parameter_name
+        assert torch.allclose(parameter, unfused[parameter_name], rtol=1e-4, atol=1e-5), (
+            parameter_name
+        )
 
 
 class Steps(Layouts):
-    """Minimises one sum of a parameter, which is -0.5 everywhere after five steps of Adam at rate 0.1."""
+    """Minimises one sum of a parameter, which is -0.5 everywhere after five steps of Adam at rate
+    0.1.
+    """
 
     def __init__(self, parameter: nn.Parameter, loss: Callable[[Tensor], Tensor]) -> None:
         super().__init__(self.Config(), genkit.DataSpec(1, 4, 4))
@@ -117,7 +127,9 @@ def negated(parameter: Tensor) -> Tensor:
     ],
     ids=["a sum", "a parameter with gaps", "a gradient not yet negated"],
 )
-def test_every_number_of_a_parameter_moves_alike(parameter: Tensor, loss: Callable[[Tensor], Tensor]) -> None:
+def test_every_number_of_a_parameter_moves_alike(
+    parameter: Tensor, loss: Callable[[Tensor], Tensor]
+) -> None:
     trainer = Steps(nn.Parameter(parameter), loss)
     images = from_images(torch.zeros(10, 1, 4, 4, dtype=torch.uint8))
     Engine(trainer, images, TrainOptions(batch_size=2, iterations=8)).run(5)
@@ -130,7 +142,9 @@ def test_a_gradient_in_its_parameters_layout_is_not_copied() -> None:
     weights = torch.linspace(0.5, 1.5, 72).view(2, 4, 3, 3)
     net.first.register_hook(seen.append)
     net.expanded.register_hook(seen.append)
-    trainer.optimizers["net"].register_step_pre_hook(lambda *_: seen.extend([net.first.grad, net.expanded.grad]))
+    trainer.optimizers["net"].register_step_pre_hook(
+        lambda *_: seen.extend([net.first.grad, net.expanded.grad])
+    )
     trainer.update(net=(net.first * weights).sum() + net.expanded.sum())
     by_storage = {tensor.shape: tensor.data_ptr() for tensor in seen[:2]}
     assert seen[2].data_ptr() == by_storage[seen[2].shape]
@@ -143,6 +157,8 @@ def test_a_sparse_gradient_is_refused_in_one_line() -> None:
     trainer.table = nn.Embedding(4, 3, sparse=True)
     trainer.optimizers["table"] = torch.optim.SGD(trainer.table.parameters(), lr=0.1)
     before = trainer.table.weight.detach().clone()
-    with pytest.raises(genkit.ContractError, match=r"gradient of table\.weight is sparse.*sparse=False"):
+    with pytest.raises(
+        genkit.ContractError, match=r"gradient of table\.weight is sparse.*sparse=False"
+    ):
         trainer.update(table=trainer.table(torch.tensor([1, 2])).sum())
     assert torch.equal(trainer.table.weight, before)

@@ -1,11 +1,13 @@
-"""Plugins as a stranger gets them: built as a wheel, installed into a fresh environment, genkit left as it is."""
+"""Plugins as a stranger gets them: built as a wheel, installed into a fresh environment, genkit
+left as it is.
+"""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from genkit.cli import main
+from genkit.cli.main import main
 from tests.conftest import call
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +20,9 @@ def install(python: Path, source: Path, wheels: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["my-gan", "dcgan"])
-def test_a_wheel_trains_samples_resumes_and_passes_the_checks(model: str, fresh: Path, tmp_path: Path) -> None:
+def test_a_wheel_trains_samples_resumes_and_passes_the_checks(
+    model: str, fresh: Path, tmp_path: Path
+) -> None:
     source = ROOT / "plugins" / "genkit-dcgan"
     if model == "my-gan":
         source = tmp_path / "package"
@@ -32,10 +36,14 @@ def test_a_wheel_trains_samples_resumes_and_passes_the_checks(model: str, fresh:
     assert call(*genkit, "sample", "run", "--out", "a.png") == "a.png\n"
     assert " 0 failed" in call(*genkit, "check", model)
     if model == "my-gan":  # the three lines of test that the scaffold brings along
-        assert " passed" in call(fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", source / "tests")
+        assert " passed" in call(
+            fresh, "-m", "pytest", "-q", "-p", "no:cacheprovider", source / "tests"
+        )
 
 
-def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Path("used").mkdir()
     Path("used/file").touch()
     refused = {

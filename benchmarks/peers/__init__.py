@@ -1,8 +1,9 @@
-"""The same work in what a user would pick instead: each a module with ``make(work) -> (loop, versions)``.
+"""The same work in what a user would pick instead: each a module with ``make(work) -> (loop,
+versions)``.
 
-They do the same arithmetic on the same images: batch 128, three Adam updates an iteration for the article's GAN,
-sample numbers drawn with replacement (pythae: its own shuffled loader). None is handicapped, none is tuned beyond what
-its own documentation recommends.
+They do the same arithmetic on the same images: batch 128, three Adam updates an iteration for the
+article's GAN, sample numbers drawn with replacement (pythae: its own shuffled loader). None is
+handicapped, none is tuned beyond what its own documentation recommends.
 """
 
 ALSO = {
@@ -28,8 +29,16 @@ CONTENDERS: dict[str, dict[str, str]] = {
         "matrix products alone, oneDNN's": "benchmarks.peers.matrix_products:onednn",
         "as many empty kernels in a CUDA graph": "benchmarks.peers.empty_graph",
     },
-    "ae": {"genkit": "benchmarks.peers.genkit_engine", **ALSO, "pythae": "benchmarks.peers.pythae_trainer"},
-    "vae": {"genkit": "benchmarks.peers.genkit_engine", **ALSO, "pythae": "benchmarks.peers.pythae_trainer"},
+    "ae": {
+        "genkit": "benchmarks.peers.genkit_engine",
+        **ALSO,
+        "pythae": "benchmarks.peers.pythae_trainer",
+    },
+    "vae": {
+        "genkit": "benchmarks.peers.genkit_engine",
+        **ALSO,
+        "pythae": "benchmarks.peers.pythae_trainer",
+    },
     "dcgan": {
         "genkit": "benchmarks.peers.genkit_engine",
         **ALSO,

@@ -1,4 +1,5 @@
-"""A CUDA graph of as many kernels as an iteration of genkit launches, each of which does nothing worth a name.
+"""A CUDA graph of as many kernels as an iteration of genkit launches, each of which does nothing
+worth a name.
 
 What remains is the launching itself: no graph of that many kernels can be replayed faster.
 """
@@ -14,13 +15,17 @@ STEPS = 32
 
 
 def kernels(work: Work) -> int:
-    """Kernels that one of genkit's iterations launches, counted by torch's profiler; Python runs it."""
+    """Kernels that one of genkit's iterations launches, counted by torch's profiler; Python runs
+    it.
+    """
     loop, _ = genkit_engine.make(work, "eager")
     loop.run(20)
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         loop.run(10)
     on_device = torch.autograd.DeviceType.CUDA
-    launched = sum(event.count for event in recorded.key_averages() if event.device_type == on_device)
+    launched = sum(
+        event.count for event in recorded.key_averages() if event.device_type == on_device
+    )
     return max(1, round(launched / 10))
 
 

@@ -1,13 +1,15 @@
-"""genkit's engine as `genkit train` runs it, losses and all; without grids, checkpoints and log files."""
+"""genkit's engine as `genkit train` runs it, losses and all; without grids, checkpoints and log
+files.
+"""
 
 import torch
 
 from genkit.config import TrainOptions
-from genkit.data import from_images
-from genkit.engine import Engine
+from genkit.data.datasets import from_images
+from genkit.engines.base import Engine
 from genkit.hookspecs import Model
 from genkit.interfaces import build
-from genkit.registry import discover
+from genkit.plugins.registry import discover
 
 from ..work import AE_HIDDEN, AE_LATENT, BATCH, VAE_HIDDEN, VAE_LATENT, Made, Work, versions
 
@@ -21,8 +23,12 @@ class Loop:
     def __init__(self, work: Work, engine: str, kernels: str) -> None:
         data = from_images(work.images)
         trainer = discover().find(Model, work.model).target()
-        made = build(trainer, trainer.Config(**OPTIONS.get(work.model, {})), data.spec, 0, work.device)
-        self.engine = Engine(made, data, TrainOptions(batch_size=BATCH, engine=engine, kernels=kernels))
+        made = build(
+            trainer, trainer.Config(**OPTIONS.get(work.model, {})), data.spec, 0, work.device
+        )
+        self.engine = Engine(
+            made, data, TrainOptions(batch_size=BATCH, engine=engine, kernels=kernels)
+        )
 
     def run(self, steps: int) -> dict[str, float]:
         goal = self.engine.step + steps

@@ -1,4 +1,6 @@
-"""JAX, the whole loop in one ``jit(lax.scan)``, images on the device, Adam written out: the fastest a person gets."""
+"""JAX, the whole loop in one ``jit(lax.scan)``, images on the device, Adam written out: the fastest
+a person gets.
+"""
 
 from functools import partial
 from typing import Any
@@ -15,7 +17,10 @@ Tree = Any
 
 def dense(key: Any, inputs: int, outputs: int) -> dict[str, Any]:
     limit = (6 / (inputs + outputs)) ** 0.5
-    return {"w": jax.random.uniform(key, (inputs, outputs), minval=-limit, maxval=limit), "b": jnp.zeros(outputs)}
+    return {
+        "w": jax.random.uniform(key, (inputs, outputs), minval=-limit, maxval=limit),
+        "b": jnp.zeros(outputs),
+    }
 
 
 def forward(network: list[dict[str, Any]], x: Any) -> Any:
@@ -28,20 +33,27 @@ def generate(generator: Tree, z: Any) -> Any:
     return jnp.tanh(forward(generator, z))
 
 
-def adam(parameters: Tree, gradients: Tree, state: tuple[Tree, Tree, Any]) -> tuple[Tree, tuple[Tree, Tree, Any]]:
+def adam(
+    parameters: Tree, gradients: Tree, state: tuple[Tree, Tree, Any]
+) -> tuple[Tree, tuple[Tree, Tree, Any]]:
     first, second, count = state
     count = count + 1
     first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, first, gradients)
     second = jax.tree.map(lambda v, g: BETAS[1] * v + (1 - BETAS[1]) * g * g, second, gradients)
     unbias = LEARNING_RATE * jnp.sqrt(1 - BETAS[1] ** count) / (1 - BETAS[0] ** count)
-    move = jax.tree.map(lambda p, m, v: p - unbias * m / (jnp.sqrt(v) + EPSILON), parameters, first, second)
+    move = jax.tree.map(
+        lambda p, m, v: p - unbias * m / (jnp.sqrt(v) + EPSILON), parameters, first, second
+    )
     return move, (first, second, count)
 
 
 def step(images: Any, carry: tuple[Any, ...], _: Any) -> tuple[tuple[Any, ...], Any]:
     key, g, d, g_state, d_state = carry
     key, index_key, z_key, z_key_2 = jax.random.split(key, 4)
-    real = images[jax.random.randint(index_key, (BATCH,), 0, len(images))].astype(jnp.float32) / 127.5 - 1.0
+    real = (
+        images[jax.random.randint(index_key, (BATCH,), 0, len(images))].astype(jnp.float32) / 127.5
+        - 1.0
+    )
     fake = generate(g, jax.random.normal(z_key, (BATCH, LATENT)))
 
     def real_loss_of(d: Tree) -> tuple[Any, Any]:
@@ -57,7 +69,9 @@ def step(images: Any, carry: tuple[Any, ...], _: Any) -> tuple[tuple[Any, ...], 
     (fake_loss, fake_right), gradients = jax.value_and_grad(fake_loss_of, has_aux=True)(d)
     d, d_state = adam(d, gradients, d_state)
     z = jax.random.normal(z_key_2, (BATCH, LATENT))
-    g_loss, gradients = jax.value_and_grad(lambda g: jax.nn.softplus(-forward(d, generate(g, z))).mean())(g)
+    g_loss, gradients = jax.value_and_grad(
+        lambda g: jax.nn.softplus(-forward(d, generate(g, z))).mean()
+    )(g)
     g, g_state = adam(g, gradients, g_state)
     losses = jnp.stack([0.5 * (real_loss + fake_loss), 0.5 * (real_right + fake_right), g_loss])
     return (key, g, d, g_state, d_state), losses
@@ -71,7 +85,13 @@ class Loop:
         d = [dense(keys[2], 784, HIDDEN), dense(keys[3], HIDDEN, 1)]
         zeros = [jax.tree.map(jnp.zeros_like, network) for network in (g, g, d, d)]
         counts = [jnp.zeros((), jnp.float32) for _ in range(2)]  # two, since each is given away
-        self.carry = (keys[4], g, d, (zeros[0], zeros[1], counts[0]), (zeros[2], zeros[3], counts[1]))
+        self.carry = (
+            keys[4],
+            g,
+            d,
+            (zeros[0], zeros[1], counts[0]),
+            (zeros[2], zeros[3], counts[1]),
+        )
 
         @partial(jax.jit, static_argnums=1, donate_argnums=0)
         def many(carry: tuple[Any, ...], steps: int, images: Any) -> tuple[tuple[Any, ...], Any]:

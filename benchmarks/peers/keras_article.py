@@ -1,7 +1,8 @@
 """The article's script on Keras 3: Sequential models, train_on_batch, generator.predict.
 
-With Keras 3, ``trainable = False`` set once freezes the discriminator's own training too; it is switched before each of
-the two, so that the discriminator really learns (its loss is among the figures).
+With Keras 3, ``trainable = False`` set once freezes the discriminator's own training too; it is
+switched before each of the two, so that the discriminator really learns (its loss is among the
+figures).
 """
 
 import os
@@ -40,7 +41,9 @@ class Loop:
         def adam() -> Any:
             return keras.optimizers.Adam(learning_rate=LEARNING_RATE, epsilon=EPSILON)
 
-        self.discriminator.compile(loss="binary_crossentropy", optimizer=adam(), metrics=["accuracy"])
+        self.discriminator.compile(
+            loss="binary_crossentropy", optimizer=adam(), metrics=["accuracy"]
+        )
         self.gan = keras.Sequential([keras.Input((LATENT,)), self.generator, self.discriminator])
         self.discriminator.trainable = False
         self.gan.compile(loss="binary_crossentropy", optimizer=adam())

@@ -1,8 +1,10 @@
-"""Lightning with manual optimization, as its documentation shows a GAN; nothing logged but the last losses.
+"""Lightning with manual optimization, as its documentation shows a GAN; nothing logged but the last
+losses.
 
-Its loader is where most of the difference lies, so there are three: ``memory``, whole batches gathered from memory,
-faster than anything its documentation shows; ``loader``, torch's DataLoader over a TensorDataset, shuffled; and
-``tutorial``, the transforms of torchvision on each image, in half as many processes as there are cores.
+Its loader is where most of the difference lies, so there are three: ``memory``, whole batches
+gathered from memory, faster than anything its documentation shows; ``loader``, torch's DataLoader
+over a TensorDataset, shuffled; and ``tutorial``, the transforms of torchvision on each image, in
+half as many processes as there are cores.
 """
 
 import logging
@@ -24,11 +26,15 @@ from .pytorch_careful import networks, wait
 
 
 class Pictures(Dataset[Tensor]):
-    """One image after the other through the transforms of its GAN tutorial, as torchvision's MNIST does."""
+    """One image after the other through the transforms of its GAN tutorial, as torchvision's MNIST
+    does.
+    """
 
     def __init__(self, images: np.ndarray, count: int) -> None:
         self.images, self.count = images, count
-        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -38,7 +44,9 @@ class Pictures(Dataset[Tensor]):
 
 
 class Batches(Dataset[Tensor]):
-    """Whole batches gathered from memory, so that the loader has nothing to collate: the fastest there is."""
+    """Whole batches gathered from memory, so that the loader has nothing to collate: the fastest
+    there is.
+    """
 
     def __init__(self, images: Tensor, steps: int) -> None:
         self.images, self.steps = images, steps
@@ -59,7 +67,10 @@ class GAN(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = {"lr": LEARNING_RATE, "eps": EPSILON, "fused": True}
-        return [torch.optim.Adam(network.parameters(), **options) for network in (self.generator, self.discriminator)]
+        return [
+            torch.optim.Adam(network.parameters(), **options)
+            for network in (self.generator, self.discriminator)
+        ]
 
     def training_step(self, batch: Any, number: int) -> None:
         real = batch[0] if isinstance(batch, list) else batch
@@ -100,7 +111,9 @@ class Loop:
             repeated = self.images.repeat(-(-count // len(self.images)), 1)[:count]
             return DataLoader(TensorDataset(repeated), batch_size=BATCH, shuffle=True)
         workers = max(1, (os.cpu_count() or 2) // 2)
-        return DataLoader(Pictures(self.work.images, count), batch_size=BATCH, shuffle=True, num_workers=workers)
+        return DataLoader(
+            Pictures(self.work.images, count), batch_size=BATCH, shuffle=True, num_workers=workers
+        )
 
     def run(self, steps: int) -> dict[str, float]:
         trainer = lightning.Trainer(

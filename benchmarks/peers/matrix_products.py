@@ -1,8 +1,10 @@
-"""The matrix products of an iteration of the article's GAN and nothing else: no loop can be faster than these."""
+"""The matrix products of an iteration of the article's GAN and nothing else: no loop can be faster
+than these.
+"""
 
 import torch
 
-from genkit import kernels
+from genkit.engines import kernels
 
 from ..work import BATCH, HIDDEN, LATENT, Made, Work, versions
 from .pytorch_careful import wait
@@ -11,7 +13,9 @@ Shape = tuple[int, int, int]
 
 
 def products() -> list[Shape]:
-    """(rows, inner, columns) of each product: forward, by weights, and by inputs where a gradient goes on."""
+    """(rows, inner, columns) of each product: forward, by weights, and by inputs where a gradient
+    goes on.
+    """
     first_g, second_g = (BATCH, LATENT, HIDDEN), (BATCH, HIDDEN, 784)
     first_d, second_d = (BATCH, 784, HIDDEN), (BATCH, HIDDEN, 1)
 
@@ -24,7 +28,13 @@ def products() -> list[Shape]:
     generate = [first_g, second_g]
     judge = [first_d, second_d]
     learn_d = [weights(second_d), inputs(second_d), weights(first_d)]
-    learn_g = [inputs(second_d), inputs(first_d), weights(second_g), inputs(second_g), weights(first_g)]
+    learn_g = [
+        inputs(second_d),
+        inputs(first_d),
+        weights(second_g),
+        inputs(second_g),
+        weights(first_g),
+    ]
     return [*generate, *judge, *learn_d, *judge, *learn_d, *generate, *judge, *learn_g]
 
 
@@ -33,15 +43,22 @@ class Loop:
         self.device = work.device
         self.onednn = onednn
         self.factors = [
-            (torch.randn(rows, inner, device=work.device), torch.randn(inner, columns, device=work.device))
+            (
+                torch.randn(rows, inner, device=work.device),
+                torch.randn(inner, columns, device=work.device),
+            )
             for rows, inner, columns in products()
         ]
-        self.results = [torch.empty(len(a), b.shape[1], device=work.device) for a, b in self.factors]
+        self.results = [
+            torch.empty(len(a), b.shape[1], device=work.device) for a, b in self.factors
+        ]
 
     def run(self, steps: int) -> dict[str, float]:
         for _ in range(steps):
             for (a, b), result in zip(self.factors, self.results, strict=True):
-                replaced = kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) if self.onednn else None
+                replaced = (
+                    kernels.kernel(torch.ops.aten.mm.default, (a, b), {}) if self.onednn else None
+                )
                 if replaced:
                     function, given = replaced
                     function(*given)

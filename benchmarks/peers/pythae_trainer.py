@@ -1,4 +1,6 @@
-"""pythae's own training pipeline on networks of the same sizes, as its documentation shows it; nothing saved."""
+"""pythae's own training pipeline on networks of the same sizes, as its documentation shows it;
+nothing saved.
+"""
 
 import contextlib
 import io
@@ -9,7 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..work import AE_HIDDEN, AE_LATENT, BATCH, LEARNING_RATE, VAE_HIDDEN, VAE_LATENT, Made, Work, versions
+from ..work import (
+    AE_HIDDEN,
+    AE_LATENT,
+    BATCH,
+    LEARNING_RATE,
+    VAE_HIDDEN,
+    VAE_LATENT,
+    Made,
+    Work,
+    versions,
+)
 
 
 def make(work: Work) -> Made:
@@ -39,7 +51,9 @@ def make(work: Work) -> Made:
     class Decoder(BaseDecoder):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 784), nn.Sigmoid())
+            self.layers = nn.Sequential(
+                nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, 784), nn.Sigmoid()
+            )
 
         def forward(self, z: Tensor) -> Any:
             return ModelOutput(reconstruction=self.layers(z).view(-1, 1, 28, 28))

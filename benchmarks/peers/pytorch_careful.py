@@ -1,4 +1,6 @@
-"""What a careful person writes: gradients only where needed, fused Adam, no loader, no synchronisation."""
+"""What a careful person writes: gradients only where needed, fused Adam, no loader, no
+synchronisation.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,9 @@ from ..work import BATCH, EPSILON, HIDDEN, LATENT, LEARNING_RATE, SLOPE, Made, W
 def networks(device: str) -> tuple[nn.Module, nn.Module]:
     """The article's generator and discriminator."""
     torch.manual_seed(0)
-    generator = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 784), nn.Tanh())
+    generator = nn.Sequential(
+        nn.Linear(LATENT, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 784), nn.Tanh()
+    )
     discriminator = nn.Sequential(nn.Linear(784, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 1))
     for layer in (*generator, *discriminator):
         if isinstance(layer, nn.Linear):
@@ -35,16 +39,26 @@ class Loop:
             list(self.generator.parameters()),
             list(self.discriminator.parameters()),
         )
-        self.g_adam, self.d_adam = (torch.optim.Adam(p, **options) for p in (self.g_parameters, self.d_parameters))
-        self.ones, self.zeros = (torch.full((BATCH, 1), value, device=work.device) for value in (1.0, 0.0))
+        self.g_adam, self.d_adam = (
+            torch.optim.Adam(p, **options) for p in (self.g_parameters, self.d_parameters)
+        )
+        self.ones, self.zeros = (
+            torch.full((BATCH, 1), value, device=work.device) for value in (1.0, 0.0)
+        )
 
     def descend(self, loss: Tensor, parameters: list[nn.Parameter], adam: torch.optim.Adam) -> None:
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
             parameter.grad = gradient
         adam.step()
 
     def run(self, steps: int) -> dict[str, float]:
-        generator, discriminator, loss_of = self.generator, self.discriminator, F.binary_cross_entropy_with_logits
+        generator, discriminator, loss_of = (
+            self.generator,
+            self.discriminator,
+            F.binary_cross_entropy_with_logits,
+        )
         losses = torch.zeros(steps, 3, device=self.device)
         for i in range(steps):
             index = torch.randint(len(self.images), (BATCH,), device=self.device)
@@ -57,11 +71,15 @@ class Loop:
             fake_logits = discriminator(fake)
             fake_loss = loss_of(fake_logits, self.zeros)
             self.descend(fake_loss, self.d_parameters, self.d_adam)
-            g_loss = loss_of(discriminator(generator(torch.randn(BATCH, LATENT, device=self.device))), self.ones)
+            g_loss = loss_of(
+                discriminator(generator(torch.randn(BATCH, LATENT, device=self.device))), self.ones
+            )
             self.descend(g_loss, self.g_parameters, self.g_adam)
             with torch.no_grad():
                 losses[i, 0] = 0.5 * (real_loss + fake_loss)
-                losses[i, 1] = 0.5 * ((real_logits > 0).float().mean() + (fake_logits <= 0).float().mean())
+                losses[i, 1] = 0.5 * (
+                    (real_logits > 0).float().mean() + (fake_logits <= 0).float().mean()
+                )
                 losses[i, 2] = g_loss
         wait(self.device)
         d_loss, accuracy, g_loss_mean = losses.mean(0).tolist()

@@ -1,4 +1,6 @@
-"""The DCGAN of the plugin genkit-dcgan in a loop written by hand around its networks: fused Adam, no loader."""
+"""The DCGAN of the plugin genkit-dcgan in a loop written by hand around its networks: fused Adam,
+no loader.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +23,12 @@ class Loop:
         self.generator = Generator(LATENT, WIDTH, spec).apply(initialise).to(work.device)
         self.discriminator = Discriminator(WIDTH, spec).apply(initialise).to(work.device)
         options = {"lr": 2e-4, "betas": (0.5, 0.999), "fused": True}
-        self.parameters = [list(network.parameters()) for network in (self.generator, self.discriminator)]
-        self.g_adam, self.d_adam = (torch.optim.Adam(parameters, **options) for parameters in self.parameters)
+        self.parameters = [
+            list(network.parameters()) for network in (self.generator, self.discriminator)
+        ]
+        self.g_adam, self.d_adam = (
+            torch.optim.Adam(parameters, **options) for parameters in self.parameters
+        )
 
     def run(self, steps: int) -> dict[str, float]:
         for _ in range(steps):
@@ -39,7 +45,9 @@ class Loop:
 
     def _descend(self, loss: torch.Tensor, number: int, adam: torch.optim.Adam) -> None:
         parameters = self.parameters[number]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters), strict=True
+        ):
             parameter.grad = gradient
         adam.step()
 

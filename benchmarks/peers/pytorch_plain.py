@@ -1,4 +1,6 @@
-"""The loop of a tutorial: zero_grad, backward, step, with Adam as it comes; images in memory, no loader."""
+"""The loop of a tutorial: zero_grad, backward, step, with Adam as it comes; images in memory, no
+loader.
+"""
 
 import torch
 from torch import nn
@@ -10,10 +12,14 @@ from .pytorch_careful import networks, wait
 class Loop:
     def __init__(self, work: Work) -> None:
         self.device = work.device
-        self.images = torch.from_numpy(work.images).flatten(1).float().div(127.5).sub(1.0).to(work.device)
+        self.images = (
+            torch.from_numpy(work.images).flatten(1).float().div(127.5).sub(1.0).to(work.device)
+        )
         self.generator, self.discriminator = networks(work.device)
         self.g_adam = torch.optim.Adam(self.generator.parameters(), lr=LEARNING_RATE, eps=EPSILON)
-        self.d_adam = torch.optim.Adam(self.discriminator.parameters(), lr=LEARNING_RATE, eps=EPSILON)
+        self.d_adam = torch.optim.Adam(
+            self.discriminator.parameters(), lr=LEARNING_RATE, eps=EPSILON
+        )
         self.loss = nn.BCEWithLogitsLoss()
 
     def run(self, steps: int) -> dict[str, float]:
@@ -35,7 +41,10 @@ class Loop:
             g_loss.backward()
             self.g_adam.step()
         wait(self.device)
-        return {"discriminator_loss": 0.5 * float(real_loss + fake_loss), "generator_loss": float(g_loss)}
+        return {
+            "discriminator_loss": 0.5 * float(real_loss + fake_loss),
+            "generator_loss": float(g_loss),
+        }
 
 
 def make(work: Work) -> Made:

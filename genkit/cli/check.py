@@ -15,7 +15,13 @@ KINDS: dict[str, type[Entry]] = {kind.noun: kind for kind in (Model, Dataset, Me
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), default="model", show_default=True, help="What NAME is.")
+@click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default="model",
+    show_default=True,
+    help="What NAME is.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def check(name: str, kind: str, as_json: bool) -> None:
     """Check NAME against the contract between genkit and its plugins. Exit code 1 if a check fails.
@@ -32,9 +38,14 @@ def check(name: str, kind: str, as_json: bool) -> None:
         results.append(result)
         if not as_json:
             say(f"{result.check:{width}}  {result.outcome}  {result.reason}".rstrip())
-    counts = {outcome: sum(r.outcome == outcome for r in results) for outcome in ("passed", "failed", "skipped")}
+    counts = {
+        outcome: sum(r.outcome == outcome for r in results)
+        for outcome in ("passed", "failed", "skipped")
+    }
     if as_json:
-        click.echo(json.dumps({kind: name, **counts, "checks": [asdict(r) for r in results]}, indent=2))
+        click.echo(
+            json.dumps({kind: name, **counts, "checks": [asdict(r) for r in results]}, indent=2)
+        )
     else:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         say(f"{name}: {summary} in {time.perf_counter() - start:.1f} s")

@@ -4,18 +4,23 @@ from pathlib import Path
 
 import click
 
-from ..comparison import NONE, last_grid
-from ..comparison import compare as side_by_side
+from ..report.comparison import NONE, compare as side_by_side, last_grid
 from .output import say, table
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN …", type=click.Path(path_type=Path))
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write them as a page, too.")
+@click.argument(
+    "runs", nargs=-1, required=True, metavar="RUN RUN …", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write them as a page, too."
+)
 def compare(runs: tuple[Path, ...], html: Path | None) -> None:
-    """Set the runs in the folders RUN side by side: options that differ, last losses, figures and samples.
+    """Set the runs in the folders RUN side by side: options that differ, last losses, figures and
+    samples.
 
-    A figure that rests on another step, number of images, seed or extractor is marked: it cannot be compared.
+    A figure that rests on another step, number of images, seed or extractor is marked: it cannot be
+    compared.
     """
     found = side_by_side(runs)
     for part in found.tables:
@@ -30,9 +35,12 @@ def compare(runs: tuple[Path, ...], html: Path | None) -> None:
     say("Samples")
     table(
         ("run", "newest grid"),
-        [(n, str(last_grid(run.path) or NONE)) for n, run in zip(found.names, found.runs, strict=True)],
+        [
+            (n, str(last_grid(run.path) or NONE))
+            for n, run in zip(found.names, found.runs, strict=True)
+        ],
     )
     if html:
-        from ..reporting import write_comparison
+        from ..report.html import write_comparison
 
         say(write_comparison(found, html))

@@ -13,17 +13,24 @@ from .output import say
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--time-limit", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="Seconds a plugin.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0.1),
+    default=20.0,
+    show_default=True,
+    help="Seconds a plugin.",
+)
 def doctor(as_json: bool, time_limit: float) -> None:
     """Say what is installed, what is broken and why.
 
-    Each plugin, and each command of one, is imported in a process of its own. Exit code 1 if one is broken.
+    Each plugin, and each command of one, is imported in a process of its own. Exit code 1 if one is
+    broken.
     """
     import torch
 
-    from ..data import data_root
-    from ..diagnosis import diagnose, strangers
-    from ..engine import choose_device
+    from ..data.datasets import data_root
+    from ..engines.base import choose_device
+    from ..plugins.doctor import diagnose, strangers
 
     root = data_root(None)
     about = {
@@ -37,7 +44,11 @@ def doctor(as_json: bool, time_limit: float) -> None:
     others = strangers()
     broken = [d for d in found if d.state in ("broken", "incompatible")]
     if as_json:
-        click.echo(json.dumps({**about, "plugins": [asdict(d) for d in found], "other genkits": others}, indent=2))
+        click.echo(
+            json.dumps(
+                {**about, "plugins": [asdict(d) for d in found], "other genkits": others}, indent=2
+            )
+        )
     else:
         for name, value in about.items():
             say(f"{name:10} {value}")

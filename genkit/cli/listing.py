@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..hookspecs import CallbackEntry, Dataset, Entry, Metric, Model
-from ..registry import discover
+from ..plugins.registry import discover
 from .output import say
 
 as_json = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
@@ -37,11 +37,17 @@ def callbacks(as_json: bool) -> None:
     _show_entries(CallbackEntry, as_json)
 
 
-@click.command(help="List the plugins: name, distribution, version and where each is installed. None is imported.")
+@click.command(
+    help="List the plugins: name, distribution, version and where each is installed. None is imported."
+)
 @as_json
 def plugins(as_json: bool) -> None:
     columns = ("name", "distribution", "version", "origin")
-    _show(columns, [{column: getattr(plugin, column) for column in columns} for plugin in discover().plugins], as_json)
+    _show(
+        columns,
+        [{column: getattr(plugin, column) for column in columns} for plugin in discover().plugins],
+        as_json,
+    )
 
 
 def _show_entries(kind: type[Entry], as_json: bool) -> None:
@@ -49,7 +55,9 @@ def _show_entries(kind: type[Entry], as_json: bool) -> None:
     bare = [registered.entry.name for registered in found]
     rows = [
         {
-            "name": r.entry.name if bare.count(r.entry.name) == 1 or r.plugin.builtin else r.qualified_name,
+            "name": r.entry.name
+            if bare.count(r.entry.name) == 1 or r.plugin.builtin
+            else r.qualified_name,
             "summary": r.entry.summary,
             "distribution": r.plugin.distribution,
             "version": r.plugin.version,

@@ -19,8 +19,8 @@ def new_plugin(name: str, folder: Path | None) -> None:
     """
     from ..errors import UsageError
     from ..hookspecs import Model
-    from ..registry import discover
-    from ..scaffold import write_plugin
+    from ..plugins.registry import discover
+    from ..plugins.scaffold import write_plugin
 
     for registered in discover().own(Model):
         if registered.answers_to(name):
@@ -28,4 +28,6 @@ def new_plugin(name: str, folder: Path | None) -> None:
     target = folder or Path(name)
     for path in write_plugin(name, target, __version__):
         say(path)
-    say(f"next: pip install -e {shlex.quote(f'{target}[test]')} && genkit train {name} && genkit check {name}")
+    say(
+        f"next: pip install -e {shlex.quote(f'{target}[test]')} && genkit train {name} && genkit check {name}"
+    )

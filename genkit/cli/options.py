@@ -10,7 +10,9 @@ from ..config import Config, type_name
 
 
 def options_of(config: type[Config]) -> list[click.Option]:
-    """One option for each field, with its type, range, default and help; all hand on the string that was typed."""
+    """One option for each field, with its type, range, default and help; all hand on the string
+    that was typed.
+    """
     return [_option(name, config) for name in config.model_fields]
 
 
@@ -36,7 +38,9 @@ def _note(default: Any, metadata: list[Any]) -> str:
         elif isinstance(rule, annotated_types.Lt) and rule.lt != 2**63:
             bounds.append(f"below {rule.lt}")
     if default is not None and default is not PydanticUndefined and not isinstance(default, bool):
-        shown = ",".join(str(part) for part in default) if isinstance(default, tuple) else str(default)
+        shown = (
+            ",".join(str(part) for part in default) if isinstance(default, tuple) else str(default)
+        )
         if shown:
             bounds.insert(0, f"default: {shown}")
     return f"  [{'; '.join(bounds)}]" if bounds else ""
@@ -56,4 +60,6 @@ def whole_numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of whole numbers such as 3,1,4", param_hint=option) from None
+        raise click.BadParameter(
+            f"{text!r} is no list of whole numbers such as 3,1,4", param_hint=option
+        ) from None

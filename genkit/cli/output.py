@@ -11,7 +11,9 @@ MAX_CELL = 60
 
 
 def say(line: object, *, error: bool = False) -> None:
-    """Print one line, on standard error if ``error``; nothing in it can move the cursor or colour the terminal."""
+    """Print one line, on standard error if ``error``; nothing in it can move the cursor or colour
+    the terminal.
+    """
     click.echo(printable(str(line)), err=error)
 
 

@@ -9,7 +9,11 @@ from .output import say
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="PNG file.  [default: plots/curves.png in the run]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="PNG file.  [default: plots/curves.png in the run]",
+)
 def plot(run: Path, out: Path | None) -> None:
     """Draw the curves of metrics.jsonl. Prints where the picture is."""
     from ..run import Run

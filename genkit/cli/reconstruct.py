@@ -10,15 +10,24 @@ from .output import say
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--count", type=click.IntRange(min=1), help="Number of images.  [default: 10, or as many as are held out]"
+    "--count",
+    type=click.IntRange(min=1),
+    help="Number of images.  [default: 10, or as many as are held out]",
 )
-@click.option("--data-root", type=click.Path(path_type=Path), help="Folder of the datasets, if they moved.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="PNG file.  [default: plots/reconstructions.png in the run]"
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the datasets, if they moved."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="PNG file.  [default: plots/reconstructions.png in the run]",
 )
 def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path | None) -> None:
-    """Held-out images above their reconstructions, for models with an encoder. Prints where the picture is."""
-    from .. import api, images
+    """Held-out images above their reconstructions, for models with an encoder. Prints where the
+    picture is.
+    """
+    from .. import api
+    from ..data import images
     from ..run import Run
 
     opened = Run.open(run)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..summary import Summary, find
+from ..report.summary import Summary, find
 from .output import say, table
 
 
@@ -14,10 +14,11 @@ from .output import say, table
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 def runs(folder: Path, as_json: bool) -> None:
-    """List the runs in the folder DIR (runs/): how far each is, how it ended, its last losses and a metric.
+    """List the runs in the folder DIR (runs/): how far each is, how it ended, its last losses and a
+    metric.
 
-    The metric is the first of evaluation.json that rests on the most images. A run is running, finished, interrupted
-    (genkit resume goes on), failed (the reason follows) or damaged.
+    The metric is the first of evaluation.json that rests on the most images. A run is running,
+    finished, interrupted (genkit resume goes on), failed (the reason follows) or damaged.
     """
     found = find(folder)
     if as_json:
@@ -26,7 +27,10 @@ def runs(folder: Path, as_json: bool) -> None:
     if not found:
         say(f"no runs in {folder}")
         return
-    table(("name", "model", "dataset", "step", "state", "last losses", "metric"), [_row(run) for run in found])
+    table(
+        ("name", "model", "dataset", "step", "state", "last losses", "metric"),
+        [_row(run) for run in found],
+    )
     for run in found:
         if run.reason:
             say(f"{run.path.name}: {run.reason[:500]}")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ..hookspecs import Model
-from ..registry import discover
+from ..plugins.registry import discover
 from .options import given, options_of
 
 
@@ -24,12 +24,18 @@ class _Models(click.Group):
         trainer = find_trainer(registry, name)
         check_fields(trainer.Config, name)
         summary = registry.find(Model, name).entry.summary
-        board = click.Option(["--tensorboard"], is_flag=True, help="The same as --callbacks tensorboard.")
+        board = click.Option(
+            ["--tensorboard"], is_flag=True, help="The same as --callbacks tensorboard."
+        )
         own = click.Option(
-            ["--config", "config"], metavar="FILE", help="TOML file of options; those typed here count more"
+            ["--config", "config"],
+            metavar="FILE",
+            help="TOML file of options; those typed here count more",
         )
         show = click.Option(
-            ["--print-config"], is_flag=True, help="Print the options as --config reads them, and stop."
+            ["--print-config"],
+            is_flag=True,
+            help="Print the options as --config reads them, and stop.",
         )
         return _ModelCommand(
             name,
@@ -41,7 +47,9 @@ class _Models(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            raise click.UsageError(f"options stand behind the model: genkit train MODEL {args[0]} …", ctx)
+            raise click.UsageError(
+                f"options stand behind the model: genkit train MODEL {args[0]} …", ctx
+            )
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -58,7 +66,11 @@ class _ModelCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, mine in ((f"Options of {self.name}", True), ("Options of every model", False)):
-            records = [p.get_help_record(ctx) for p in self.get_params(ctx) if (p.name in self._own) == mine]
+            records = [
+                p.get_help_record(ctx)
+                for p in self.get_params(ctx)
+                if (p.name in self._own) == mine
+            ]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])
 

@@ -7,8 +7,15 @@ def test_contract(check):
     check()
 """
 
-from ..recording import Recording, record
-from .runner import Result, check_dataset, check_metric, check_model, iter_checks, parametrize_with_checks
+from ..engines.recording import Recording, record
+from .runner import (
+    Result,
+    check_dataset,
+    check_metric,
+    check_model,
+    iter_checks,
+    parametrize_with_checks,
+)
 from .subject import CHECKS, Check, Subject
 
 __all__ = [

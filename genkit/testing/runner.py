@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ..data import DataRequest, data_root
+from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Trainer
-from ..registry import Registered, discover
+from ..plugins.registry import Registered, discover
 from ..run import find_trainer
-from . import checks as checks  # registers them
+from . import checks as checks
 from .subject import CHECKS, Check, DatasetSubject, MetricSubject, ModelSubject, Skipped, Subject
 
 Checkable = str | type[Trainer] | Callable[..., Any]
@@ -34,7 +34,8 @@ def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
 
     Raises:
         UnknownNameError: no plugin provides it.
-        UsageError: ``kind`` has no checks, or ``what`` is no Trainer class where a model is asked for.
+        UsageError: ``kind`` has no checks, or ``what`` is no Trainer class where a model is asked
+        for.
     """
     if kind not in CHECKS:
         raise UsageError(f"there are no checks of a {kind.noun}")
@@ -61,11 +62,15 @@ def _find(name: str, kind: type[Entry]) -> Registered[Any]:
     except UnknownNameError as error:
         for other in CHECKS.keys() - {kind}:
             if any(registered.answers_to(name) for registered in registry.all(other)):
-                raise UnknownNameError(f"{name} is a {other.noun}: say --kind {other.noun}") from error
+                raise UnknownNameError(
+                    f"{name} is a {other.noun}: say --kind {other.noun}"
+                ) from error
         raise
 
 
-def iter_checks(what: Checkable, kind: type[Entry] = Model) -> Iterator[tuple[str, Callable[[], None]]]:
+def iter_checks(
+    what: Checkable, kind: type[Entry] = Model
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and call of each check; the call raises AssertionError with what to mend."""
     subject = subject_of(what, kind)
     for name, check in CHECKS[kind].items():
@@ -109,14 +114,20 @@ def run_check(name: str, check: Check, subject: Subject) -> Result:
 
 
 def parametrize_with_checks(
-    what: Checkable, kind: type[Entry] = Model, *, expected_failures: Mapping[str, str] | None = None
+    what: Checkable,
+    kind: type[Entry] = Model,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> Any:
-    """A pytest decorator: the test is called once for each check, with the argument ``check`` to be called.
+    """A pytest decorator: the test is called once for each check, with the argument ``check`` to be
+    called.
 
     Args:
-        what: something registered, by name; or a Trainer class, or a dataset's or metric's function.
+        what: something registered, by name; or a Trainer class, or a dataset's or metric's
+        function.
         kind: :class:`genkit.Model`, :class:`genkit.Dataset` or :class:`genkit.Metric`.
-        expected_failures: name of a check → the reason why it fails; strict: passing is then a failure.
+        expected_failures: name of a check → the reason why it fails; strict: passing is then a
+        failure.
 
     Raises:
         UsageError: an expected failure that is no check.
@@ -138,7 +149,9 @@ def parametrize_with_checks(
         pytest.param(
             partial(call, name),
             id=name,
-            marks=[pytest.mark.xfail(reason=expected[name], strict=True)] if name in expected else [],
+            marks=[pytest.mark.xfail(reason=expected[name], strict=True)]
+            if name in expected
+            else [],
         )
         for name in CHECKS[kind]
     ]

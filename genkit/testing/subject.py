@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import state
-from ..batches import in_order
 from ..config import TrainOptions
-from ..data import DataRequest, ImageData, Split, from_images
-from ..engine import Engine
+from ..data.datasets import DataRequest, ImageData, Split, from_images
+from ..data.loader import in_order
+from ..engines.base import Engine
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Batch, DataSpec, Metrics, Trainer, build
-from ..registry import Registered
+from ..plugins.registry import Registered
+from ..storage import state
 
 SHAPE = (1, 28, 28)
 
@@ -43,13 +43,23 @@ class ModelSubject(Subject):
 
     trainer: type[Trainer]
 
-    def make(self, shape: tuple[int, int, int] = SHAPE, seed: int = 0, device: str = "cpu", **options: Any) -> Trainer:
+    def make(
+        self,
+        shape: tuple[int, int, int] = SHAPE,
+        seed: int = 0,
+        device: str = "cpu",
+        **options: Any,
+    ) -> Trainer:
         """A new trainer for images of ``shape``."""
-        return build(self.trainer, self.trainer.Config(**options), DataSpec(*shape, classes=10), seed, device)
+        return build(
+            self.trainer, self.trainer.Config(**options), DataSpec(*shape, classes=10), seed, device
+        )
 
     def engine(self, trainer: Trainer, batch_size: int = 8) -> Engine:
         """An engine that trains it on small made images."""
-        return Engine(trainer, made_images(trainer.spec), TrainOptions(batch_size=batch_size, log_interval=50))
+        return Engine(
+            trainer, made_images(trainer.spec), TrainOptions(batch_size=batch_size, log_interval=50)
+        )
 
     def batch(self, trainer: Trainer, batch_size: int = 8) -> Batch:
         """Real images for one step, ``(batches_per_step * batch_size, C, H, W)``."""
@@ -70,7 +80,9 @@ class MetricSubject(Subject):
     """A metric under check."""
 
     measure: Callable[[Tensor, Tensor], Metrics]
-    entry: Metric = field(default_factory=lambda: Metric("none", "a function of samples", "none:none"))
+    entry: Metric = field(
+        default_factory=lambda: Metric("none", "a function of samples", "none:none")
+    )
     """What it declares; of a bare function: that it compares samples of pixels."""
 
 
@@ -104,7 +116,9 @@ def made_images(spec: DataSpec, count: int = 64) -> ImageData:
     rows = torch.arange(count) % spec.height
     images[torch.arange(count), :, rows] = 220
     data = from_images(images)
-    train, test = (Split(split.images, torch.arange(len(split)) % 10) for split in (data.train, data.test))
+    train, test = (
+        Split(split.images, torch.arange(len(split)) % 10) for split in (data.train, data.test)
+    )
     return ImageData(train, test, "made for the check", 10)
 
 
@@ -115,18 +129,27 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def tensors(trainer: Trainer) -> dict[str, Tensor]:
     """A copy of all that training moves."""
-    return {name: tensor.clone() for name, tensor in {**state.networks(trainer), **state.training(trainer)}.items()}
+    return {
+        name: tensor.clone()
+        for name, tensor in {**state.networks(trainer), **state.training(trainer)}.items()
+    }
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
     """Names whose values are not the same bits."""
-    return [name for name in first.keys() | second.keys() if not _same(first.get(name), second.get(name))]
+    return [
+        name
+        for name in first.keys() | second.keys()
+        if not _same(first.get(name), second.get(name))
+    ]
 
 
 def _same(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None:
         return False
-    return first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
+    return (
+        first.shape == second.shape and first.dtype == second.dtype and torch.equal(first, second)
+    )
 
 
 @contextmanager
@@ -134,7 +157,9 @@ def untouched_global_randomness(action: str) -> Iterator[None]:
     """Fails if what is done inside moves a global random stream."""
     before = (torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False))
     yield
-    assert torch.equal(before[0], torch.get_rng_state()), f"{action} draws from torch's global generator: use rng"
+    assert torch.equal(before[0], torch.get_rng_state()), (
+        f"{action} draws from torch's global generator: use rng"
+    )
     assert before[1] == random.getstate(), f"{action} draws from Python's random: use rng"
     assert repr(before[2]) == repr(np.random.get_state(legacy=False)), (
         f"{action} draws from numpy's global generator: use rng"

@@ -9,14 +9,20 @@ genkit_api_version = 1
 def genkit_models() -> list[Model]:
     return [
         Model(
-            "simple-gan", "GAN of two small MLPs, the simplest that draws digits", "genkit_plugins.simple_gan:SimpleGAN"
+            "simple-gan",
+            "GAN of two small MLPs, the simplest that draws digits",
+            "genkit_plugins.simple_gan:SimpleGAN",
         ),
         Model(
             "ae",
             "MLP autoencoder, sampled from a Gaussian fitted to its codes",
             "genkit_plugins.autoencoder:Autoencoder",
         ),
-        Model("vae", "MLP variational autoencoder with a Bernoulli likelihood", "genkit_plugins.vae:VAE"),
+        Model(
+            "vae",
+            "MLP variational autoencoder with a Bernoulli likelihood",
+            "genkit_plugins.vae:VAE",
+        ),
     ]
 
 
@@ -29,9 +35,21 @@ def genkit_datasets() -> list[Dataset]:
             "genkit_plugins.datasets:mnist",
             extractor="genkit_plugins.extractors:mnist",
         ),
-        Dataset("fashion-mnist", "60,000 pictures of clothing, 28x28 grey", "genkit_plugins.datasets:fashion_mnist"),
-        Dataset("kmnist", "60,000 cursive Japanese characters, 28x28 grey", "genkit_plugins.datasets:kmnist"),
-        Dataset("cifar10", "50,000 photographs of ten things, 32x32 colour", "genkit_plugins.datasets:cifar10"),
+        Dataset(
+            "fashion-mnist",
+            "60,000 pictures of clothing, 28x28 grey",
+            "genkit_plugins.datasets:fashion_mnist",
+        ),
+        Dataset(
+            "kmnist",
+            "60,000 cursive Japanese characters, 28x28 grey",
+            "genkit_plugins.datasets:kmnist",
+        ),
+        Dataset(
+            "cifar10",
+            "50,000 photographs of ten things, 32x32 colour",
+            "genkit_plugins.datasets:cifar10",
+        ),
         Dataset(
             "digits",
             "1,797 handwritten digits, enlarged to 28x28 grey; needs no network",

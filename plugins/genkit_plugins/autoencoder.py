@@ -1,7 +1,9 @@
-"""The article's autoencoder: MLP encoder and decoder, trained on the mean absolute error between pixels.
+"""The article's autoencoder: MLP encoder and decoder, trained on the mean absolute error between
+pixels.
 
-An autoencoder has no prior over its codes. To sample it, the decoder keeps a running mean and covariance of the
-codes it is trained on, and draws from that Gaussian (the simplest of the ex-post densities of Ghosh et al. 2020).
+An autoencoder has no prior over its codes. To sample it, the decoder keeps a running mean and
+covariance of the codes it is trained on, and draws from that Gaussian (the simplest of the ex-post
+densities of Ghosh et al. 2020).
 """
 
 import torch
@@ -42,7 +44,8 @@ class Decoder(genkit.Generator):
         self.register_buffer("code_covariance", torch.eye(latent_dim))
 
     def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
-        # Eigenvalues rather than Cholesky: a dead latent has variance 0, and rounding may take it below.
+        # Eigenvalues rather than Cholesky: a dead latent has variance 0, and rounding may take it
+        # below.
         variances, axes = torch.linalg.eigh(self.code_covariance)  # (L,), (L, L)
         scaled = rng.normal(n, len(self.code_mean)) * variances.clamp_min(0).sqrt()  # (n, L)
         codes: Tensor = self.code_mean + scaled @ axes.T  # (n, L)
@@ -58,10 +61,15 @@ class Autoencoder(genkit.Trainer):
 
     class Config(genkit.Config):
         latent_dim: int = genkit.Field(32, ge=1, description="size of the code")
-        hidden_dim: int = genkit.Field(128, ge=1, description="width of the hidden layer of encoder and decoder")
+        hidden_dim: int = genkit.Field(
+            128, ge=1, description="width of the hidden layer of encoder and decoder"
+        )
         learning_rate: float = genkit.Field(1e-3, gt=0, description="Adam's step size")
         code_momentum: float = genkit.Field(
-            0.01, gt=0, le=1, description="weight of a batch in the running mean and covariance of the codes"
+            0.01,
+            gt=0,
+            le=1,
+            description="weight of a batch in the running mean and covariance of the codes",
         )
 
     encoder: Encoder

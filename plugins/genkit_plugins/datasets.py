@@ -30,7 +30,12 @@ from genkit import DataError, DataRequest, DataUnavailableError, ImageData, Spli
 
 ANSWER_SECONDS = 5.0
 """A network that has not answered by then counts as absent."""
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 IDX_UBYTE = 0x08
 CIFAR_IMAGES, CIFAR_ROW = 10_000, 1 + 3 * 32 * 32
 """Images in a file of CIFAR-10, and bytes of one: its label, then its pixels."""
@@ -41,7 +46,14 @@ IN_MEMORY_BYTES = 2**30
 Shape = tuple[int, int, int]
 """``(C, H, W)``."""
 PICTURES = {
-    **{".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"},
+    **{
+        ".png": "PNG",
+        ".jpg": "JPEG",
+        ".jpeg": "JPEG",
+        ".bmp": "BMP",
+        ".gif": "GIF",
+        ".webp": "WEBP",
+    },
     **{".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM"},
 }
 """Suffix → the format that the file has to be in."""
@@ -71,7 +83,9 @@ def cifar10(request: DataRequest) -> ImageData:
     if not all((folder / name).is_file() for name in names):
         archive = root / "cifar-10-binary.tar.gz"
         addresses = ["https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"]
-        _download("cifar10", addresses, archive, "c32a1d4ab5d03f1284b67883e8d87530", request.offline)
+        _download(
+            "cifar10", addresses, archive, "c32a1d4ab5d03f1284b67883e8d87530", request.offline
+        )
         with tarfile.open(archive) as tar:
             for name in names:
                 member = tar.extractfile(f"cifar-10-batches-bin/{name}")
@@ -81,7 +95,12 @@ def cifar10(request: DataRequest) -> ImageData:
                 _write_whole(folder / name, member.read(CIFAR_IMAGES * CIFAR_ROW))
     train = [_cifar_batch(folder / name) for name in names[:-1]]
     images, labels = (torch.cat(part) for part in zip(*train, strict=True))
-    return ImageData(Split(images, labels), Split(*_cifar_batch(folder / names[-1])), source=str(folder), classes=10)
+    return ImageData(
+        Split(images, labels),
+        Split(*_cifar_batch(folder / names[-1])),
+        source=str(folder),
+        classes=10,
+    )
 
 
 def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
@@ -95,13 +114,20 @@ def _cifar_batch(path: Path) -> tuple[Tensor, Tensor]:
 
 
 def digits(request: DataRequest) -> ImageData:
-    """The 8x8 digits that scikit-learn embeds (Alpaydin & Kaynak 1998), enlarged to 28x28; every sixth is held out."""
+    """The 8x8 digits that scikit-learn embeds (Alpaydin & Kaynak 1998), enlarged to 28x28; every
+    sixth is held out.
+    """
     _no_argument("digits", request.argument)
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     small = (bunch.images * (255 / 16)).round().astype(np.uint8)
-    large = np.stack([np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC)) for image in small])
+    large = np.stack(
+        [
+            np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC))
+            for image in small
+        ]
+    )
     images = torch.from_numpy(large)[:, None]
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     held_out = torch.arange(len(images)) % 6 == 5
@@ -114,18 +140,24 @@ def digits(request: DataRequest) -> ImageData:
 
 
 def folder(request: DataRequest) -> ImageData:
-    """Any folder of images, all of one size, searched recursively; every tenth (by name) is held out.
+    """Any folder of images, all of one size, searched recursively; every tenth (by name) is held
+    out.
 
-    The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA. Pixels of more than
-    ``IN_MEMORY_BYTES`` go through a temporary file, of which the system keeps in memory what is in use.
+    The channels are those of the files: grey stays grey, colour becomes RGB, transparency RGBA.
+    Pixels of more than ``IN_MEMORY_BYTES`` go through a temporary file, of which the system keeps
+    in memory what is in use.
     """
     if not request.argument:
         raise DataError("dataset folder: say which by folder:PATH")
     top = Path(request.argument).expanduser().resolve()
     if not top.is_dir():
         raise DataError(f"folder:{request.argument}: there is no folder {request.argument}")
-    found: Iterable[Path] = (path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if request.limit is not None and request.on_bad_image == "refuse":  # one more is too many: stop looking
+    found: Iterable[Path] = (
+        path for path in top.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()
+    )
+    if (
+        request.limit is not None and request.on_bad_image == "refuse"
+    ):  # one more is too many: stop looking
         found = islice(found, request.limit + 1)
     paths = sorted(found)
     if request.shape is None:
@@ -139,12 +171,18 @@ def folder(request: DataRequest) -> ImageData:
         for number, picture in enumerate(_read(paths, shape, request)):
             (held_out if number % 10 == 9 else train).add(picture)
         if not train.count:
-            raise DataError(f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})")
-        return ImageData(Split(train.images()), Split(held_out.images()), source=str(top), argument=str(top))
+            raise DataError(
+                f"folder:{request.argument}: no images in {top} ({', '.join(sorted(PICTURES))})"
+            )
+        return ImageData(
+            Split(train.images()), Split(held_out.images()), source=str(top), argument=str(top)
+        )
 
 
 class _Pixels:
-    """Images of one shape, one behind the other: in memory, or in a nameless file that goes with its last user."""
+    """Images of one shape, one behind the other: in memory, or in a nameless file that goes with
+    its last user.
+    """
 
     def __init__(self, shape: Shape, in_memory: bool) -> None:
         self.shape = shape
@@ -168,7 +206,9 @@ class _Pixels:
                 self._memory.extend(picture.data.cast("B"))
         except OSError as error:
             room = f"{math.prod(self.shape) * (self.count + 1) / 2**30:.1f} GiB of pixels do not fit in {_scratch()}"
-            raise DataError(f"{room} ({error.strerror}); set TMPDIR to where there is room") from None
+            raise DataError(
+                f"{room} ({error.strerror}); set TMPDIR to where there is room"
+            ) from None
         self.count += 1
 
     def images(self) -> Tensor:
@@ -183,7 +223,9 @@ class _Pixels:
 
 
 def _scratch() -> str:
-    """A folder for large temporary files: ``$TMPDIR``, else one that is on disk rather than in memory."""
+    """A folder for large temporary files: ``$TMPDIR``, else one that is on disk rather than in
+    memory.
+    """
     lasting = Path("/var/tmp")
     on_disk = "TMPDIR" not in os.environ and lasting.is_dir() and os.access(lasting, os.W_OK)
     return str(lasting) if on_disk else tempfile.gettempdir()
@@ -222,28 +264,43 @@ def _read(paths: Iterable[Path], shape: Shape, request: DataRequest) -> Iterator
             continue
         count += 1
         if request.limit is not None and count > request.limit:
-            raise DataError(f"folder:{request.argument}: there are more than the {request.limit} images of the run")
+            raise DataError(
+                f"folder:{request.argument}: there are more than the {request.limit} images of the run"
+            )
         yield picture
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A file whose header is that of an image of the kind its name says, of a size and depth one can use.
+    """A file whose header is that of an image of the kind its name says, of a size and depth one
+    can use.
 
     Raises:
-        ValueError: it cannot be used, and why; also where the body of the ``with`` finds it damaged.
+        ValueError: it cannot be used, and why; also where the body of the ``with`` finds it
+        damaged.
     """
     kind = PICTURES[path.suffix.lower()]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_IMAGE_PIXELS is the stricter limit
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # MAX_IMAGE_PIXELS is the stricter limit
             with Image.open(path, formats=[kind]) as image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
-                    raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}")
+                    raise ValueError(
+                        f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}"
+                    )
                 if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
                     raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
                 yield image
-    except (OSError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"not a {kind} image that can be read ({error})") from None
 
 
@@ -259,7 +316,9 @@ def _picture(path: Path) -> np.ndarray:
     Raises:
         ValueError: it cannot be used, and why.
     """
-    if PICTURES[path.suffix.lower()] == "PNG":  # which is read without a word where only its end is missing
+    if (
+        PICTURES[path.suffix.lower()] == "PNG"
+    ):  # which is read without a word where only its end is missing
         with _opened(path) as image:
             image.verify()
     with _opened(path) as image:
@@ -285,12 +344,16 @@ def _idx_dataset(name: str, torchvision_name: str, request: DataRequest) -> Imag
     images, labels, test_images, test_labels = (read_idx(raw / file) for file in IDX_FILES)
     if images.dim() != 3 or test_images.dim() != 3:
         raise DataError(f"{raw}: the image files do not hold images")
-    train, test = Split(images[:, None], labels.long()), Split(test_images[:, None], test_labels.long())
+    train, test = (
+        Split(images[:, None], labels.long()),
+        Split(test_images[:, None], test_labels.long()),
+    )
     return ImageData(train, test, source=str(raw), classes=10)
 
 
 def read_idx(path: Path) -> Tensor:
-    """An IDX file of unsigned bytes as uint8; what its header claims is checked before anything is allocated.
+    """An IDX file of unsigned bytes as uint8; what its header claims is checked before anything is
+    allocated.
 
     Raises:
         DataError: the file is damaged, or holds something else.
@@ -298,7 +361,12 @@ def read_idx(path: Path) -> Tensor:
     size = path.stat().st_size
     with path.open("rb") as file:
         header = file.read(4)
-        if len(header) != 4 or header[:2] != b"\0\0" or header[2] != IDX_UBYTE or not 1 <= header[3] <= 4:
+        if (
+            len(header) != 4
+            or header[:2] != b"\0\0"
+            or header[2] != IDX_UBYTE
+            or not 1 <= header[3] <= 4
+        ):
             raise DataError(f"{path}: not an IDX file of unsigned bytes")
         lengths = file.read(4 * header[3])
         if len(lengths) != 4 * header[3]:
@@ -313,7 +381,9 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _torchvision_source(name: str, file: str) -> tuple[list[str], str]:
-    """Where torchvision gets a file, and its MD5. Imported here: data that is on disk needs no torchvision."""
+    """Where torchvision gets a file, and its MD5. Imported here: data that is on disk needs no
+    torchvision.
+    """
     from torchvision import datasets
 
     source = getattr(datasets, name)
@@ -321,9 +391,13 @@ def _torchvision_source(name: str, file: str) -> tuple[list[str], str]:
 
 
 def _download(name: str, addresses: Iterable[str], path: Path, md5: str, offline: bool) -> None:
-    """Fetch the first address that answers, to ``path``; torchvision shows the progress and checks the sum."""
+    """Fetch the first address that answers, to ``path``; torchvision shows the progress and checks
+    the sum.
+    """
     if offline:
-        raise DataUnavailableError(f"{name} is not in {path.parent}; say where it is by --data-root")
+        raise DataUnavailableError(
+            f"{name} is not in {path.parent}; say where it is by --data-root"
+        )
     from torchvision.datasets.utils import download_url
 
     if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:
@@ -343,7 +417,9 @@ def _download(name: str, addresses: Iterable[str], path: Path, md5: str, offline
             reasons.append(f"{host}: {getattr(error, 'strerror', None) or error}")
         else:
             return
-    raise DataUnavailableError(f"{name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)})")
+    raise DataUnavailableError(
+        f"{name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)})"
+    )
 
 
 def _connect(address: str) -> None:
@@ -390,7 +466,9 @@ def _unpack(archive: Path, target: Path) -> None:
         with gzip.open(archive, "rb") as source:
             data = source.read(MAX_UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{archive}: damaged ({error}); delete it to have it downloaded again") from None
+        raise DataError(
+            f"{archive}: damaged ({error}); delete it to have it downloaded again"
+        ) from None
     if len(data) > MAX_UNPACKED_BYTES:
         raise DataError(f"{archive}: unpacks to more than {MAX_UNPACKED_BYTES} bytes")
     _write_whole(target, data)

@@ -1,7 +1,8 @@
-"""The simplest GAN: two MLPs of one hidden layer each (Goodfellow et al. 2014; sizes and optimizer after the article).
+"""The simplest GAN: two MLPs of one hidden layer each (Goodfellow et al. 2014; sizes and optimizer
+after the article).
 
-The article's code updates the discriminator twice an iteration, on a real batch and then on a fake one. Its prose
-describes one combined update. ``d_updates`` chooses; the two train differently.
+The article's code updates the discriminator twice an iteration, on a real batch and then on a fake
+one. Its prose describes one combined update. ``d_updates`` chooses; the two train differently.
 """
 
 from typing import Annotated, Literal
@@ -60,18 +61,27 @@ class SimpleGAN(genkit.Trainer):
 
     class Config(genkit.Config):
         latent_dim: int = genkit.Field(100, ge=1, description="size of the latent vector z")
-        hidden_dim: int = genkit.Field(128, ge=1, description="width of the hidden layer of either network")
-        learning_rate: float = genkit.Field(1e-3, gt=0, description="Adam's step size, for either network")
-        betas: tuple[Annotated[float, genkit.Field(ge=0, lt=1)], Annotated[float, genkit.Field(ge=0, lt=1)]] = (
-            genkit.Field((0.9, 0.999), description="Adam's decay rates of the first and second moment")
+        hidden_dim: int = genkit.Field(
+            128, ge=1, description="width of the hidden layer of either network"
+        )
+        learning_rate: float = genkit.Field(
+            1e-3, gt=0, description="Adam's step size, for either network"
+        )
+        betas: tuple[
+            Annotated[float, genkit.Field(ge=0, lt=1)], Annotated[float, genkit.Field(ge=0, lt=1)]
+        ] = genkit.Field(
+            (0.9, 0.999), description="Adam's decay rates of the first and second moment"
         )
         eps: float = genkit.Field(1e-7, gt=0, description="Adam's epsilon; 1e-7 is Keras's")
         d_updates: Literal["separate", "combined"] = genkit.Field(
-            "separate", description="discriminator updates an iteration: one on real, then one on fake; or one on both"
+            "separate",
+            description="discriminator updates an iteration: one on real, then one on fake; or one on both",
         )
 
     preferred_datasets = ("mnist", "digits")
-    log_format = "[D loss: {discriminator_loss:f}, acc.: {accuracy:.2%}] [G loss: {generator_loss:f}]"
+    log_format = (
+        "[D loss: {discriminator_loss:f}, acc.: {accuracy:.2%}] [G loss: {generator_loss:f}]"
+    )
 
     def __init__(self, config: Config, spec: genkit.DataSpec) -> None:
         super().__init__(config, spec)

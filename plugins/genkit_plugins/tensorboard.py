@@ -21,13 +21,17 @@ class TensorBoard(genkit.Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise genkit.GenkitError("tensorboard is not installed: pip install tensorboard") from None
+            raise genkit.GenkitError(
+                "tensorboard is not installed: pip install tensorboard"
+            ) from None
         self._make = SummaryWriter
         self._writer: Any = None
 
     def on_start(self, path: Path, step: int, iterations: int, log_format: str) -> None:
         if (path / "tensorboard").is_symlink():
-            raise genkit.GenkitError(f"{path / 'tensorboard'} leads out of the run folder: remove it")
+            raise genkit.GenkitError(
+                f"{path / 'tensorboard'} leads out of the run folder: remove it"
+            )
         # Of a run that is resumed, what was written past the checkpoint is hidden.
         self._writer = self._make(str(path / "tensorboard"), purge_step=step + 1 if step else None)
 
@@ -41,7 +45,9 @@ class TensorBoard(genkit.Callback):
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         with Image.open(path) as grid:
-            self._writer.add_image("samples", np.asarray(grid.convert("RGB")), step, dataformats="HWC")
+            self._writer.add_image(
+                "samples", np.asarray(grid.convert("RGB")), step, dataformats="HWC"
+            )
 
     def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

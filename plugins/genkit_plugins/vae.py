@@ -1,4 +1,6 @@
-"""Variational autoencoder of two MLPs of the usual sizes for MNIST (Kingma & Welling 2014, appendix C)."""
+"""Variational autoencoder of two MLPs of the usual sizes for MNIST (Kingma & Welling 2014, appendix
+C).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,9 @@ class Encoder(genkit.Encoder):
         self.log_variance = nn.Linear(hidden_dim, latent_dim)
 
     def forward(self, images: Tensor) -> genkit.Posterior:
-        pixels = 0.5 * (images.flatten(1) + 1.0)  # [0, 1], so that the black background is silent; (B, C*H*W)
+        pixels = 0.5 * (
+            images.flatten(1) + 1.0
+        )  # [0, 1], so that the black background is silent; (B, C*H*W)
         h = F.relu(self.hidden(pixels))  # (B, hidden_dim)
         return genkit.Posterior(self.mean(h), self.log_variance(h))  # (B, latent_dim) each
 
@@ -42,23 +46,33 @@ class Decoder(genkit.Generator):
         return logits.view(len(z), *self.shape)  # (B, C, H, W)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.tanh(0.5 * self.logits(z))  # 2 * sigmoid(logits) - 1: the mean pixel, (B, C, H, W)
+        return torch.tanh(
+            0.5 * self.logits(z)
+        )  # 2 * sigmoid(logits) - 1: the mean pixel, (B, C, H, W)
 
 
 class VAE(genkit.Trainer):
-    """Minimises the negative evidence lower bound, in nats an image; beta weighs its KL term (Higgins et al. 2017)."""
+    """Minimises the negative evidence lower bound, in nats an image; beta weighs its KL term
+    (Higgins et al. 2017).
+    """
 
     class Config(genkit.Config):
         latent_dim: int = genkit.Field(20, ge=1, description="size of the latent vector z")
-        hidden_dim: int = genkit.Field(400, ge=1, description="width of the hidden layer of encoder and decoder")
+        hidden_dim: int = genkit.Field(
+            400, ge=1, description="width of the hidden layer of encoder and decoder"
+        )
         learning_rate: float = genkit.Field(1e-3, gt=0, description="Adam's step size")
-        beta: float = genkit.Field(1.0, ge=0, description="weight of the KL term; 1 is the evidence lower bound")
+        beta: float = genkit.Field(
+            1.0, ge=0, description="weight of the KL term; 1 is the evidence lower bound"
+        )
 
     encoder: Encoder
     generator: Decoder
 
     preferred_datasets = ("mnist", "digits")
-    log_format = "[loss: {loss:.2f} = reconstruction {reconstruction_loss:.2f} + KL {kl:.2f} nats an image]"
+    log_format = (
+        "[loss: {loss:.2f} = reconstruction {reconstruction_loss:.2f} + KL {kl:.2f} nats an image]"
+    )
 
     def __init__(self, config: Config, spec: genkit.DataSpec) -> None:
         super().__init__(config, spec)
@@ -72,18 +86,28 @@ class VAE(genkit.Trainer):
         """log p(images | z), nats, ``(B,)``; grey levels count as the mean of a Bernoulli."""
         logits = self.generator.logits(z)  # (B, C, H, W)
         targets = 0.5 * (images + 1.0)  # [0, 1]
-        return -F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).sum(1)  # (B,)
+        return (
+            -F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).sum(1)
+        )  # (B,)
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         reconstruction_loss, kl = self._terms(batch, rng)
         loss = reconstruction_loss + self.beta * kl
         self.update(vae=loss)
-        return {"loss": loss.detach(), "reconstruction_loss": reconstruction_loss.detach(), "kl": kl.detach()}
+        return {
+            "loss": loss.detach(),
+            "reconstruction_loss": reconstruction_loss.detach(),
+            "kl": kl.detach(),
+        }
 
     def evaluate(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         """The test loss is the negative evidence lower bound, whatever beta is."""
         reconstruction_loss, kl = self._terms(batch, rng)
-        return {"loss": reconstruction_loss + kl, "reconstruction_loss": reconstruction_loss, "kl": kl}
+        return {
+            "loss": reconstruction_loss + kl,
+            "reconstruction_loss": reconstruction_loss,
+            "kl": kl,
+        }
 
     def _terms(self, batch: genkit.Batch, rng: genkit.Rng) -> tuple[Tensor, Tensor]:
         posterior: genkit.Posterior = self.encoder(batch.images)

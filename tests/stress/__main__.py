@@ -1,4 +1,6 @@
-"""``python -m tests.stress [NAME ...]``: all of it at full size, or what is named; a table of what came out."""
+"""``python -m tests.stress [NAME ...]``: all of it at full size, or what is named; a table of what
+came out.
+"""
 
 import argparse
 import platform
@@ -31,19 +33,24 @@ FULL: dict[str, Callable[[Path], Mapping[str, float]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FULL)}; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(FULL)}; default: all"
+    )
     chosen = parser.parse_args().names or list(FULL)
     if unknown := sorted(set(chosen) - FULL.keys()):
         parser.error(f"there is no {unknown[0]!r}; there are {', '.join(FULL)}")
     torch.set_num_threads(1)
-    print(f"{date.today()}, genkit {genkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print(
+        f"{date.today()}, genkit {genkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    )
     print("| what | result | seconds |\n|---|---|---|")
     for name in chosen:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             result = FULL[name](Path(folder))
         figures = ", ".join(
-            f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}" for key, value in result.items()
+            f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}"
+            for key, value in result.items()
         )
         print(f"| {name} | {figures} | {time.perf_counter() - start:.0f} |", flush=True)
 

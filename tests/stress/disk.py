@@ -13,9 +13,9 @@ from unittest import mock
 
 import torch
 
-from genkit import checkpoint, durable
 from genkit.errors import CheckpointError, RunError
-from genkit.folder import RunFolder
+from genkit.storage import atomic, checkpoint
+from genkit.storage.folder import RunFolder
 
 CHANGES = ("open", "write", "fsync", "mkdir", "rename", "replace")
 """What a save asks of the operating system, and what may fail."""
@@ -42,12 +42,16 @@ def newest(folder: RunFolder) -> int:
     except CheckpointError:
         return -1
     rows = [row["step"] for row in folder.read_rows("metrics.jsonl") if row["step"] <= found.step]
-    whole = rows == list(range(1, found.step + 1)) and found.model["a.weight"].unique().tolist() == [found.step]
+    whole = rows == list(range(1, found.step + 1)) and found.model[
+        "a.weight"
+    ].unique().tolist() == [found.step]
     return found.step if whole else -1
 
 
 class Os:
-    """The part of ``os`` that :mod:`genkit.durable` uses, with ``before`` told of each change."""
+    """The part of ``os`` that :mod:`genkit.storage.atomic` uses, with ``before`` told of each
+    change.
+    """
 
     def __init__(self, before: Callable[[str, tuple[Any, ...]], None]) -> None:
         self._before = before
@@ -66,13 +70,19 @@ class Os:
 
 @contextmanager
 def _patched(stand_in: Any) -> Iterator[None]:
-    with mock.patch.object(durable, "os", stand_in):
+    with mock.patch.object(atomic, "os", stand_in):
         yield
 
 
 def faults(folder: Path) -> dict[str, int]:
     """At every system call of a save: ENOSPC, EIO, and a kill. A valid checkpoint is always left."""
-    result = {"calls": 0, "faults": 0, "no valid checkpoint": 0, "left behind": 0, "could not go on": 0}
+    result = {
+        "calls": 0,
+        "faults": 0,
+        "no valid checkpoint": 0,
+        "left behind": 0,
+        "could not go on": 0,
+    }
     count = [0]
     run = _run_with_one_checkpoint(folder / "count")
     with _patched(Os(lambda name, arguments: count.__setitem__(0, count[0] + 1))):
@@ -101,7 +111,9 @@ def _run_with_one_checkpoint(path: Path) -> RunFolder:
 
 
 def _save_with_fault(run: RunFolder, number: int, fault: int | None) -> bool:
-    """Save step 2 and fail at the system call ``number``, by an error or by dying; whether it was acknowledged."""
+    """Save step 2 and fail at the system call ``number``, by an error or by dying; whether it was
+    acknowledged.
+    """
     left = [number]
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
@@ -144,7 +156,9 @@ class Node:
 
 @dataclass
 class Disk:
-    """A file system in memory that forgets, when the power goes, what was not fsynced: any part of it."""
+    """A file system in memory that forgets, when the power goes, what was not fsynced: any part of
+    it.
+    """
 
     root: Path
     top: Node = field(default_factory=lambda: Node(folder=True))
@@ -175,7 +189,11 @@ class Disk:
             self.open_files[arguments[0]].content += arguments[1]
         elif name == "fsync":
             node = self.open_files[arguments[0]]
-            node.safe_content, node.safe_entries, node.pending = node.content, dict(node.entries), []
+            node.safe_content, node.safe_entries, node.pending = (
+                node.content,
+                dict(node.entries),
+                [],
+            )
         elif name == "mkdir":
             self.change(arguments[0].parent, {arguments[0].name: Node(folder=True)})
         elif name == "remove":
@@ -185,7 +203,9 @@ class Disk:
             self.change(new.parent, {old.name: None, new.name: self.node(old)})
 
     def after_power_cut(self, rng: random.Random, target: Path) -> None:
-        """Write to ``target`` what a disk may hold: all that is safe, and any part of the rest, in any order."""
+        """Write to ``target`` what a disk may hold: all that is safe, and any part of the rest, in
+        any order.
+        """
         self._write(self.top, rng, target)
 
     def _write(self, node: Node, rng: random.Random, target: Path) -> None:
@@ -208,7 +228,9 @@ class Disk:
 
 
 class RecordingOs:
-    """``os`` for :mod:`genkit.durable`, which notes each change with what :class:`Disk` needs to repeat it."""
+    """``os`` for :mod:`genkit.storage.atomic`, which notes each change with what :class:`Disk`
+    needs to repeat it.
+    """
 
     def __init__(self, events: list[tuple[Any, ...]]) -> None:
         self._events = events
@@ -234,11 +256,13 @@ class RecordingOs:
 
 
 def power_cuts(count: int, folder: Path, seed: int = 0, steps: int = 6) -> dict[str, int]:
-    """Cut the power ``count`` times somewhere in six saves: the last acknowledged checkpoint is there, and its rows."""
+    """Cut the power ``count`` times somewhere in six saves: the last acknowledged checkpoint is
+    there, and its rows.
+    """
     events: list[tuple[Any, ...]] = []
     (folder / "recorded").mkdir(parents=True)
     run = RunFolder(folder / "recorded" / "run")
-    really = durable.remove
+    really = atomic.remove
 
     def remove(path: Path) -> None:
         there = path.exists()
@@ -246,8 +270,8 @@ def power_cuts(count: int, folder: Path, seed: int = 0, steps: int = 6) -> dict[
         if there:
             events.append(("remove", path))
 
-    with _patched(RecordingOs(events)), mock.patch.object(durable, "remove", remove):
-        durable.make_folder(run.path)
+    with _patched(RecordingOs(events)), mock.patch.object(atomic, "remove", remove):
+        atomic.make_folder(run.path)
         run.write_json("run.json", {"format": 1})
         for step in range(1, steps + 1):
             save(run, step)

@@ -1,4 +1,6 @@
-"""kill -9 at random moments of short runs: no acknowledged checkpoint is lost, and the end is always the same."""
+"""kill -9 at random moments of short runs: no acknowledged checkpoint is lost, and the end is
+always the same.
+"""
 
 import random
 import signal
@@ -6,7 +8,7 @@ import time
 from pathlib import Path
 
 import genkit
-from genkit import checkpoint
+from genkit.storage import checkpoint
 
 from .subject import MODELS, Child, digest, train, warm_up
 
@@ -15,14 +17,19 @@ KILLS_A_RUN = 4
 
 
 def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
-    """Kill ``count`` processes; what was lost, what was taken though damaged, and which ends differed."""
+    """Kill ``count`` processes; what was lost, what was taken though damaged, and which ends
+    differed.
+    """
     warm_up()
     rng = random.Random(seed)
     result = {"kills": 0, "runs": 0, "acknowledged": 0, "lost": 0, "other ends": 0}
     reference: dict[str, tuple[str, float]] = {}
     for model in MODELS:
         start = time.monotonic()
-        assert Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0] == 0
+        assert (
+            Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0]
+            == 0
+        )
         reference[model] = (digest(folder / f"whole-{model}"), time.monotonic() - start)
     while result["kills"] < count:
         model = list(MODELS)[result["runs"] % len(MODELS)]
@@ -51,7 +58,7 @@ def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
 
 def _finished(code: int, out: Path) -> bool:
     """Whether a process finished the run, or found that the one killed before it had."""
-    return code == 0 or (code == 2 and genkit.load(out).complete(ITERATIONS))
+    return code == 0 or (code == 2 and genkit.load(out).folder.is_complete(ITERATIONS))
 
 
 def _newest(out: Path) -> int:

@@ -1,4 +1,5 @@
-"""Malformed checkpoints, made from a good one by structured mutations; every one is refused by a GenkitError.
+"""Malformed checkpoints, made from a good one by structured mutations; every one is refused by a
+GenkitError.
 
 Most are signed again, so that the SHA-256 lets them pass and the checks behind it are reached.
 """
@@ -19,10 +20,10 @@ from typing import Any
 import torch
 
 import genkit
-from genkit import checkpoint
-from genkit.engine import Engine
+from genkit.engines.base import Engine
 from genkit.interfaces import build
 from genkit.run import Run
+from genkit.storage import checkpoint
 
 from .subject import images, train, warm_up
 
@@ -30,7 +31,25 @@ Parts = dict[str, Any]
 """A checkpoint taken apart: ``manifest``, and the header and data of each file."""
 
 WRONG_VALUES = (
-    *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**30, 0.5, 1e308, "", "x", "F32", "../../x", "\0", "é" * 300),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2**31,
+        2**63,
+        2**64,
+        10**30,
+        0.5,
+        1e308,
+        "",
+        "x",
+        "F32",
+        "../../x",
+        "\0",
+        "é" * 300,
+    ),
     *([], [0], [-1], [2**62, 2**62], [[]], {}, {"a": 1}, [None], ["x"]),
 )
 
@@ -62,14 +81,24 @@ def put_together(parts: Parts, path: Path, signed: bool) -> None:
             entry["sha256"] = hashlib.sha256(data).hexdigest()
     if signed:
         manifest.pop("sha256", None)
-        manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        manifest["sha256"] = hashlib.sha256(
+            json.dumps(manifest, sort_keys=True).encode()
+        ).hexdigest()
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in nested dicts and lists."""
-    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, child in children for place in [(*path, key), *_places(child, (*path, key))]]
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [
+        place for key, child in children for place in [(*path, key), *_places(child, (*path, key))]
+    ]
 
 
 def _change(root: Any, rng: random.Random) -> None:
@@ -100,7 +129,9 @@ def header_values(parts: Parts, rng: random.Random) -> bool:
 
 
 def both_agree(parts: Parts, rng: random.Random) -> bool:
-    """A tensor that is renamed, missing or of another dtype, in header and manifest alike: only the model can tell."""
+    """A tensor that is renamed, missing or of another dtype, in header and manifest alike: only the
+    model can tell.
+    """
     part = rng.choice(checkpoint.FILES)
     header, tensors = parts[part]["header"], parts["manifest"]["files"][part]["tensors"]
     name = rng.choice(list(tensors))
@@ -120,7 +151,9 @@ def both_agree(parts: Parts, rng: random.Random) -> bool:
 
 
 def header_bytes(parts: Parts, rng: random.Random) -> bool:
-    """A header that is no JSON, is nested without end, has a name twice, or has another length than it says."""
+    """A header that is no JSON, is nested without end, has a name twice, or has another length than
+    it says.
+    """
     part = parts[rng.choice(checkpoint.FILES)]
     text = json.dumps(part["header"]).encode()
     name = json.dumps(next(iter(part["header"]))).encode()
@@ -134,12 +167,16 @@ def header_bytes(parts: Parts, rng: random.Random) -> bool:
         )
     )
     if rng.random() < 0.5:
-        part["length"] = struct.pack("<Q", rng.choice((0, 1, 2**32, 2**63, 2**64 - 1, rng.randrange(2**20))))
+        part["length"] = struct.pack(
+            "<Q", rng.choice((0, 1, 2**32, 2**63, 2**64 - 1, rng.randrange(2**20)))
+        )
     return True
 
 
 def data_bytes(parts: Parts, rng: random.Random) -> bool:
-    """Data cut short, longer, or with a bit flipped (that one unsigned: signed, it would be another model)."""
+    """Data cut short, longer, or with a bit flipped (that one unsigned: signed, it would be another
+    model).
+    """
     part = parts[rng.choice(checkpoint.FILES)]
     data = part["data"]
     action = rng.choice(("cut", "longer", "flip"))
@@ -180,13 +217,19 @@ def damage_files(path: Path, rng: random.Random) -> None:
     elif action == "garbage":
         file.write_bytes(bytes(rng.randrange(256) for _ in range(200)))
     elif action == "json":
-        file.write_text(rng.choice(("[" * 100_000, "{}", "null", '{"format": 1}', "1" * 5000, "[1e999]", '"\\ud800"')))
+        file.write_text(
+            rng.choice(
+                ("[" * 100_000, "{}", "null", '{"format": 1}', "1" * 5000, "[1e999]", '"\\ud800"')
+            )
+        )
     elif action == "empty":
         file.touch()
 
 
 def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Try ``count`` malformed checkpoints; how many did something else than end in a GenkitError in good time."""
+    """Try ``count`` malformed checkpoints; how many did something else than end in a GenkitError in
+    good time.
+    """
     warm_up()
     run = train("vae", folder / "run", 6)
     (good, *_) = checkpoint.steps(run.path / "checkpoints")
@@ -218,7 +261,10 @@ def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
         result["tried"] += 1
         result["most memory (MiB)"] = max(result["most memory (MiB)"], _memory() - before_it)
         if accepted:
-            same = all((target / f"{part}.safetensors").read_bytes() == before[part] for part in checkpoint.FILES)
+            same = all(
+                (target / f"{part}.safetensors").read_bytes() == before[part]
+                for part in checkpoint.FILES
+            )
             result["harmless"] += same or _equivalent(target, folder / "good")
             result["accepted"] += not (same or _equivalent(target, folder / "good"))
         shutil.rmtree(run.path / "checkpoints")
@@ -226,7 +272,9 @@ def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
 
 
 def _memory(reset: bool = False) -> float:
-    """The most memory this process has had since the last reset, MiB; NaN where the system does not tell."""
+    """The most memory this process has had since the last reset, MiB; NaN where the system does not
+    tell.
+    """
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -237,11 +285,19 @@ def _memory(reset: bool = False) -> float:
 
 
 def _use(run: Run, data: genkit.ImageData) -> bool:
-    """Read the checkpoint, restore it and make a step, as resuming does; whether nothing was refused."""
+    """Read the checkpoint, restore it and make a step, as resuming does; whether nothing was
+    refused.
+    """
     try:
         found, _ = run.newest_checkpoint()
         core = run.info.options
-        trainer = build(run.trainer_class, run.trainer_class.Config(**run.info.config), data.spec, core.seed, "cpu")
+        trainer = build(
+            run.trainer_class,
+            run.trainer_class.Config(**run.info.config),
+            data.spec,
+            core.seed,
+            "cpu",
+        )
         engine = Engine(trainer, data, core)
         engine.restore(found.step, found.model, found.state)
         engine.run(1)
@@ -262,4 +318,6 @@ def _equivalent(path: Path, good: Path) -> bool:
     finally:
         renamed.rename(good)
     pairs = ((ours.model, theirs.model), (ours.state, theirs.state))
-    return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs
+    )

@@ -1,4 +1,6 @@
-"""Hostile names through every place that takes or shows one: nothing escapes, nothing is executed, no traceback."""
+"""Hostile names through every place that takes or shows one: nothing escapes, nothing is executed,
+no traceback.
+"""
 
 import contextlib
 import io
@@ -10,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from genkit import durable, registry
-from genkit.cli import main
+from genkit.cli.main import main
 from genkit.errors import GenkitError, printable
 from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
-from genkit.registry import Plugin, PluginCommand, PluginWarning, Registry
+from genkit.plugins import registry
+from genkit.plugins.registry import Plugin, PluginCommand, PluginWarning, Registry
+from genkit.storage import atomic
 from tests.pages import check_page
 
 SENTINEL = "pwned"
@@ -39,12 +42,17 @@ Place = Callable[[str], None]
 
 
 def names(count: int, folder: Path) -> dict[str, int]:
-    """Send ``count`` names (all: at least 200) through every place; what went wrong, place by place, fails at once."""
+    """Send ``count`` names (all: at least 200) through every place; what went wrong, place by
+    place, fails at once.
+    """
     cage = folder / "cage" / "inner"
     cage.mkdir(parents=True)
     step = max(1, len(NAMES) // count)
     chosen = NAMES[::step][:count]
-    with contextlib.chdir(cage), mock.patch.dict(os.environ, {"HOME": str(cage), "GENKIT_DATA": str(cage / "data")}):
+    with (
+        contextlib.chdir(cage),
+        mock.patch.dict(os.environ, {"HOME": str(cage), "GENKIT_DATA": str(cage / "data")}),
+    ):
         call("train", "simple-gan", *SMALL, "--dataset", "digits", "--out", "run")
         for name in chosen:
             for place, go in PLACES.items():
@@ -55,21 +63,43 @@ def names(count: int, folder: Path) -> dict[str, int]:
                 outside = {*folder.iterdir(), *cage.parent.iterdir()} - {cage, cage.parent}
                 assert not outside, f"{place} of {name!r} made {outside}"
                 made = [path for path in cage.iterdir() if path.name != "run"]
-                executed = [path for top in made for path in (top, *top.rglob(SENTINEL)) if path.name == SENTINEL]
+                executed = [
+                    path
+                    for top in made
+                    for path in (top, *top.rglob(SENTINEL))
+                    if path.name == SENTINEL
+                ]
                 assert not executed, f"{place} of {name!r} was executed"
                 for path in made:
-                    durable.remove(path)
+                    atomic.remove(path)
     return {"names": len(chosen), "places": len(PLACES), "tried": len(chosen) * len(PLACES)}
 
 
-SMALL = ("--iterations", "1", "--batch-size", "2", "--hidden-dim", "2", "--latent-dim", "2", "--device", "cpu")
+SMALL = (
+    "--iterations",
+    "1",
+    "--batch-size",
+    "2",
+    "--hidden-dim",
+    "2",
+    "--latent-dim",
+    "2",
+    "--device",
+    "cpu",
+)
 
 
 def call(*arguments: str) -> str:
-    """The command line in this process; what it printed, which must be free of what could move a cursor."""
+    """The command line in this process; what it printed, which must be free of what could move a
+    cursor.
+    """
     out = io.StringIO()
     ends: list[object] = []
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), warnings.catch_warnings():
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out),
+        warnings.catch_warnings(),
+    ):
         try:
             main(list(arguments))
         except SystemExit as end:
@@ -146,7 +176,15 @@ def _as_metric_of_a_stranger(name: str) -> None:
     Path("stranger/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("stranger/evaluation.json").write_text(
         json.dumps(
-            {"metrics": {name: {"step": 1, "figures": {name: 1.0}, "extractor": {"name": name, "sha256": name}}}}
+            {
+                "metrics": {
+                    name: {
+                        "step": 1,
+                        "figures": {name: 1.0},
+                        "extractor": {"name": name, "sha256": name},
+                    }
+                }
+            }
         )
     )
     Path("stranger/failure.json").write_text(json.dumps({"step": 1, "reason": name}))
@@ -191,9 +229,20 @@ def _in_metadata(field: str) -> Place:
     """A distribution whose metadata bears the name."""
 
     def go(name: str) -> None:
-        words = {"name": "x", "module": "not_there", "distribution": "x", "version": "1", "origin": "here", field: name}
-        command = PluginCommand(words["name"], words["distribution"], words["version"], words["module"])
-        with _installed([Plugin(**words)], [command] if registry._NAME.fullmatch(command.name) else []):
+        words = {
+            "name": "x",
+            "module": "not_there",
+            "distribution": "x",
+            "version": "1",
+            "origin": "here",
+            field: name,
+        }
+        command = PluginCommand(
+            words["name"], words["distribution"], words["version"], words["module"]
+        )
+        with _installed(
+            [Plugin(**words)], [command] if registry._NAME.fullmatch(command.name) else []
+        ):
             for arguments in (("plugins",), ("models",), ("--help",), (name,), (f"{name}/x",)):
                 call(*arguments)
 
@@ -201,7 +250,9 @@ def _in_metadata(field: str) -> Place:
 
 
 @contextlib.contextmanager
-def _installed(plugins: list[Plugin], commands: list[PluginCommand] | None = None) -> Iterator[None]:
+def _installed(
+    plugins: list[Plugin], commands: list[PluginCommand] | None = None
+) -> Iterator[None]:
     with (
         mock.patch("genkit.cli.listing.discover", return_value=Registry(plugins)),
         mock.patch("genkit.cli.train.discover", return_value=Registry(plugins)),
@@ -221,8 +272,12 @@ PLACES: dict[str, Place] = {
     "choice": _on_the_command_line("train", "simple-gan", "--d-updates", "@"),
     "device": _on_the_command_line("train", "simple-gan", "--device", "@"),
     "dataset": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "x@"),
-    "folder of images": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "folder:no-such/@"),
-    "data root": _on_the_command_line("train", "simple-gan", *SMALL, "--dataset", "folder:none", "--data-root", "@"),
+    "folder of images": _on_the_command_line(
+        "train", "simple-gan", *SMALL, "--dataset", "folder:no-such/@"
+    ),
+    "data root": _on_the_command_line(
+        "train", "simple-gan", *SMALL, "--dataset", "folder:none", "--data-root", "@"
+    ),
     "callback": _on_the_command_line("train", "simple-gan", *SMALL, "--callbacks", "x@"),
     "config file": _on_the_command_line("train", "simple-gan", "--config", "no-such/@"),
     "run": _on_the_command_line("sample", "no-such/@"),

@@ -1,11 +1,13 @@
-"""SIGTERM at random moments: the step is finished, its checkpoint is safe within a second, and resuming is exact."""
+"""SIGTERM at random moments: the step is finished, its checkpoint is safe within a second, and
+resuming is exact.
+"""
 
 import random
 import signal
 import time
 from pathlib import Path
 
-from genkit import checkpoint
+from genkit.storage import checkpoint
 
 from .subject import MODELS, Child, digest, train, warm_up
 
@@ -13,13 +15,24 @@ ITERATIONS = 400
 
 
 def signals(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Stop ``count`` processes; the slowest answer, and how many ends differed from the uninterrupted one."""
+    """Stop ``count`` processes; the slowest answer, and how many ends differed from the
+    uninterrupted one.
+    """
     warm_up()
     rng = random.Random(seed)
-    result: dict[str, float] = {"signals": 0, "runs": 0, "slowest answer (s)": 0.0, "not durable": 0, "other ends": 0}
+    result: dict[str, float] = {
+        "signals": 0,
+        "runs": 0,
+        "slowest answer (s)": 0.0,
+        "not durable": 0,
+        "other ends": 0,
+    }
     reference: dict[str, str] = {}
     for model in MODELS:
-        assert Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0] == 0
+        assert (
+            Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0]
+            == 0
+        )
         reference[model] = digest(folder / f"whole-{model}")
     while result["signals"] < count:
         model = list(MODELS)[int(result["runs"]) % len(MODELS)]
@@ -34,9 +47,13 @@ def signals(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
             code, steps = child.end()
             if sent and code == 143:
                 result["signals"] += 1
-                result["slowest answer (s)"] = max(result["slowest answer (s)"], time.monotonic() - moment)
+                result["slowest answer (s)"] = max(
+                    result["slowest answer (s)"], time.monotonic() - moment
+                )
                 found, skipped = checkpoint.newest(out / "checkpoints")
                 result["not durable"] += bool(skipped) or found.step != steps[-1]
-        assert code in (0, -signal.SIGTERM), f"it ended with {code}"  # the latter: it came when all was done
+        assert code in (0, -signal.SIGTERM), (
+            f"it ended with {code}"
+        )  # the latter: it came when all was done
         result["other ends"] += digest(out) != reference[model]
     return result

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 import genkit
-from genkit import checkpoint
 from genkit.callback import Callback
-from genkit.data import from_images
+from genkit.data.datasets import from_images
 from genkit.errors import Interrupted
+from genkit.storage import checkpoint
 
 MODELS: dict[str, dict[str, Any]] = {
     "simple-gan": {"hidden_dim": 8, "latent_dim": 4},
@@ -26,7 +26,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """The built-in models, with options that make them small."""
 INTERVALS = {"log_interval": 4, "sample_interval": 25, "checkpoint_interval": 5, "keep": 2}
-OPTIONS: dict[str, Any] = {"batch_size": 8, "device": "cpu", "threads": 1, "progress": False, **INTERVALS}
+OPTIONS: dict[str, Any] = {
+    "batch_size": 8,
+    "device": "cpu",
+    "threads": 1,
+    "progress": False,
+    **INTERVALS,
+}
 
 
 def images() -> genkit.ImageData:
@@ -35,13 +41,17 @@ def images() -> genkit.ImageData:
     return from_images(torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator))
 
 
-def train(model: str, out: Path, iterations: int, callbacks: tuple[Callback, ...] = ()) -> genkit.Run:
+def train(
+    model: str, out: Path, iterations: int, callbacks: tuple[Callback, ...] = ()
+) -> genkit.Run:
     """A new run, or the one in ``out`` continued; what a person does after a crash."""
     data = images()
     if (out / "run.json").exists():
         return genkit.resume(out, iterations, dataset=data, callbacks=callbacks, progress=False)
     options = {**OPTIONS, **MODELS[model]}
-    return genkit.train(model, dataset=data, iterations=iterations, out=str(out), callbacks=callbacks, **options)
+    return genkit.train(
+        model, dataset=data, iterations=iterations, out=str(out), callbacks=callbacks, **options
+    )
 
 
 def digest(out: Path) -> str:
@@ -55,7 +65,9 @@ def digest(out: Path) -> str:
 
 
 def warm_up() -> None:
-    """Import and set up what every child would, by runs that are thrown away: children are forks of this process."""
+    """Import and set up what every child would, by runs that are thrown away: children are forks of
+    this process.
+    """
     torch.set_num_threads(1)  # a fork has one thread
     with tempfile.TemporaryDirectory() as folder:
         for model in MODELS:
@@ -63,7 +75,9 @@ def warm_up() -> None:
 
 
 class Acknowledge(Callback):
-    """Writes the step of each checkpoint that is said to be safe, to a pipe that outlives the process."""
+    """Writes the step of each checkpoint that is said to be safe, to a pipe that outlives the
+    process.
+    """
 
     def __init__(self, pipe: int) -> None:
         self.pipe = pipe
@@ -73,7 +87,9 @@ class Acknowledge(Callback):
 
 
 class Child:
-    """A process of its own that trains; it has nothing of any training in its memory when it begins."""
+    """A process of its own that trains; it has nothing of any training in its memory when it
+    begins.
+    """
 
     def __init__(self, work: Callable[[tuple[Callback, ...]], Any]) -> None:
         reading, writing = os.pipe()
@@ -102,7 +118,9 @@ class Child:
         self.words = os.read(self.pipe, 64)
 
     def end(self) -> tuple[int, list[int]]:
-        """Wait for its end: exit code (negative: the signal that killed it), and the steps that it acknowledged."""
+        """Wait for its end: exit code (negative: the signal that killed it), and the steps that it
+        acknowledged.
+        """
         words = getattr(self, "words", b"")
         while part := os.read(self.pipe, 4096):
             words += part

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from genkit import durable
+from genkit.storage import atomic
 from tests.stress import names as hostile
 from tests.stress.disk import power_cuts
 from tests.stress.malformed import malformed
@@ -17,12 +17,14 @@ from tests.stress.malformed import malformed
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kills forks of itself, and this system has none")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="kills forks of itself, and this system has none"
+)
 @pytest.mark.parametrize(
     ("module", "trial", "count", "tried", "nothing_of"),
     [
         ("kills", "kills", 6, "kills", ("lost", "other ends")),
-        ("signals", "signals", 4, "signals", ("not durable", "other ends")),
+        ("signals", "signals", 4, "signals", ("not atomic", "other ends")),
         ("disk", "faults", 60, "faults", ("no valid checkpoint", "left behind", "could not go on")),
     ],
 )
@@ -53,22 +55,26 @@ def test_power_cuts_show_a_forgotten_fsync(forgotten: str, tmp_path: Path) -> No
     """The simulation would tell: without one of them, something is lost."""
 
     def write_unsynced(path: Path, data: bytes) -> None:
-        descriptor = durable.os.open(path, durable.os.O_WRONLY | durable.os.O_CREAT)
-        durable.os.write(descriptor, data)
-        durable.os.close(descriptor)
+        descriptor = atomic.os.open(path, atomic.os.O_WRONLY | atomic.os.O_CREAT)
+        atomic.os.write(descriptor, data)
+        atomic.os.close(descriptor)
 
     stand_in = {"sync_folder": lambda path: None, "write_new": write_unsynced}[forgotten]
-    with mock.patch.object(durable, forgotten, stand_in):
+    with mock.patch.object(atomic, forgotten, stand_in):
         assert power_cuts(100, tmp_path)["unrecoverable"] > 0
 
 
-def test_the_memory_of_a_malformed_checkpoint_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_malformed_checkpoint_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.stress import malformed as module
 
     if math.isnan(module._memory(reset=True)):
         pytest.skip("this system does not tell how much memory a process has had")
     honest = module._use
-    monkeypatch.setattr(module, "_use", lambda run, data: bytearray(b"x" * (100 * 2**20)) and honest(run, data))
+    monkeypatch.setattr(
+        module, "_use", lambda run, data: bytearray(b"x" * (100 * 2**20)) and honest(run, data)
+    )
     assert malformed(2, tmp_path)["most memory (MiB)"] > 64
 
 

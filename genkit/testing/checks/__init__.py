@@ -1,7 +1,8 @@
 """One function a rule of the contract.
 
-Each raises AssertionError with what to mend, or Skipped with the capability that the subject lacks. Importing this
-package registers them in :data:`genkit.testing.subject.CHECKS`, in the order in which they are run.
+Each raises AssertionError with what to mend, or Skipped with the capability that the subject lacks.
+Importing this package registers them in :data:`genkit.testing.subject.CHECKS`, in the order in
+which they are run.
 """
 
 from . import options, building, sampling, training, generality, encoding, saving, datasets, metrics  # noqa: F401, I001

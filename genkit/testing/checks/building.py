@@ -13,7 +13,11 @@ def building_leaves_the_world_alone(subject: ModelSubject) -> None:
     active = [True]
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if active[0] and event in ("open", "socket.connect") and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
+        if (
+            active[0]
+            and event in ("open", "socket.connect")
+            and not str(arguments[0]).endswith((".py", ".pyc", ".so"))
+        ):
             opened.append(f"{event} {arguments[0]}")
 
     subject.make()  # whatever is imported on first use is imported now
@@ -24,7 +28,9 @@ def building_leaves_the_world_alone(subject: ModelSubject) -> None:
     finally:
         active[0] = False
     assert not opened, f"building does input or output: {opened[0]}"
-    assert not differing(tensors(first), tensors(subject.make())), "the same seed builds other weights"
+    assert not differing(tensors(first), tensors(subject.make())), (
+        "the same seed builds other weights"
+    )
 
 
 @model_check
@@ -37,7 +43,11 @@ def optimizers_cover_all_parameters_once(subject: ModelSubject) -> None:
     for owner, optimizer in trainer.optimizers.items():
         for parameter in (p for group in optimizer.param_groups for p in group["params"]):
             name = names.get(id(parameter), "a parameter that is not the trainer's")
-            assert id(parameter) not in owners, f"{name} belongs to {owners[id(parameter)]} and to {owner}"
+            assert id(parameter) not in owners, (
+                f"{name} belongs to {owners[id(parameter)]} and to {owner}"
+            )
             owners[id(parameter)] = owner
-    orphans = [names[id(p)] for p in trainer.parameters() if p.requires_grad and id(p) not in owners]
+    orphans = [
+        names[id(p)] for p in trainer.parameters() if p.requires_grad and id(p) not in owners
+    ]
     assert not orphans, f"no optimizer has {orphans[0]}"

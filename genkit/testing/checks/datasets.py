@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from ...data import DataRequest, ImageData
+from ...data.datasets import DataRequest, ImageData
 from ...errors import DataUnavailableError, GenkitError, first_line
 from ..subject import (
     DatasetSubject,
@@ -25,7 +25,9 @@ def _images(subject: DatasetSubject) -> ImageData:
 
 @dataset_check
 def dataset_gives_images(subject: DatasetSubject) -> None:
-    """genkit.ImageData, which itself refuses what does not fit together, and says where the images came from."""
+    """genkit.ImageData, which itself refuses what does not fit together, and says where the images
+    came from.
+    """
     data = _images(subject)
     assert isinstance(data, ImageData), f"it gives {type(data).__name__}, not genkit.ImageData"
     assert data.source.strip(), "it does not say where the images came from"
@@ -33,12 +35,18 @@ def dataset_gives_images(subject: DatasetSubject) -> None:
 
 @dataset_check
 def loading_twice_gives_the_same(subject: DatasetSubject) -> None:
-    """In the same order: which images step t sees must not depend on the day. No global random stream moves."""
+    """In the same order: which images step t sees must not depend on the day. No global random
+    stream moves.
+    """
     first = _images(subject)
     with untouched_global_randomness("loading"):
         second = _images(subject)
-    assert first.fingerprint() == second.fingerprint(), "loading twice gives other training images, or another order"
-    assert first.test.images.equal(second.test.images), "loading twice gives other held-out images, or another order"
+    assert first.fingerprint() == second.fingerprint(), (
+        "loading twice gives other training images, or another order"
+    )
+    assert first.test.images.equal(second.test.images), (
+        "loading twice gives other held-out images, or another order"
+    )
 
 
 @dataset_check
@@ -49,7 +57,9 @@ def held_out_images_are_held_out(subject: DatasetSubject) -> None:
         raise Skipped("it holds out no images")
     seen = {image.tobytes() for image in data.train.images.numpy()}
     common = sum(image.tobytes() in seen for image in data.test.images.numpy())
-    assert common < 0.5 * len(data.test), f"{common} of {len(data.test)} held-out images are training images too"
+    assert common < 0.5 * len(data.test), (
+        f"{common} of {len(data.test)} held-out images are training images too"
+    )
 
 
 @dataset_check
@@ -61,7 +71,9 @@ def loading_unpickles_nothing(subject: DatasetSubject) -> None:
 
 @dataset_check
 def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
-    """With an empty data root and no network: the images all the same, or genkit.DataUnavailableError."""
+    """With an empty data root and no network: the images all the same, or
+    genkit.DataUnavailableError.
+    """
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(101, "Network is unreachable")
@@ -76,7 +88,5 @@ def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
         except DataUnavailableError:
             return
         except (GenkitError, OSError) as error:
-            message = (
-                f"without images and without network it raises {first_line(error)}, which is no DataUnavailableError"
-            )
+            message = f"without images and without network it raises {first_line(error)}, which is no DataUnavailableError"
             raise AssertionError(message) from None

@@ -4,7 +4,14 @@ import torch
 
 from ...interfaces import Encoder, Evaluates, Posterior, Reconstructs
 from ...rng import Rng
-from ..subject import ModelSubject, Skipped, differing, model_check, tensors, untouched_global_randomness
+from ..subject import (
+    ModelSubject,
+    Skipped,
+    differing,
+    model_check,
+    tensors,
+    untouched_global_randomness,
+)
 
 
 @model_check
@@ -17,10 +24,18 @@ def encoders_are_deterministic_and_kl_is_not_negative(subject: ModelSubject) -> 
     images = subject.batch(trainer).images
     for encoder in encoders:
         first, again = encoder(images), encoder(images)
-        for left, right in zip(*((x if isinstance(x, Posterior) else (x,)) for x in (first, again)), strict=True):
-            assert torch.equal(left, right), f"{type(encoder).__name__} gives another code each time"
-            assert left.shape[0] == len(images), f"{type(encoder).__name__} gives {tuple(left.shape)}"
-            assert left.dim() == 2, f"{type(encoder).__name__} gives {tuple(left.shape)}, not (B, L)"
+        for left, right in zip(
+            *((x if isinstance(x, Posterior) else (x,)) for x in (first, again)), strict=True
+        ):
+            assert torch.equal(left, right), (
+                f"{type(encoder).__name__} gives another code each time"
+            )
+            assert left.shape[0] == len(images), (
+                f"{type(encoder).__name__} gives {tuple(left.shape)}"
+            )
+            assert left.dim() == 2, (
+                f"{type(encoder).__name__} gives {tuple(left.shape)}, not (B, L)"
+            )
         if isinstance(first, Posterior):
             assert bool((first.kl() >= 0).all()), "the KL divergence is negative"
 
@@ -40,7 +55,9 @@ def reconstruction_learns(subject: ModelSubject) -> None:
         with torch.no_grad():
             images = trainer.reconstruct(real)
         trainer.train()
-        assert images.shape == real.shape, f"{tuple(real.shape)} is reconstructed as {tuple(images.shape)}"
+        assert images.shape == real.shape, (
+            f"{tuple(real.shape)} is reconstructed as {tuple(images.shape)}"
+        )
         return float((images - real).abs().mean())
 
     before = error()
@@ -48,7 +65,9 @@ def reconstruction_learns(subject: ModelSubject) -> None:
         trainer.step(batch, rng)
         trainer.iteration.add_(1)
     after = error()
-    assert after < 0.5 * before, f"300 steps on one batch bring the error from {before:.3f} to {after:.3f} only"
+    assert after < 0.5 * before, (
+        f"300 steps on one batch bring the error from {before:.3f} to {after:.3f} only"
+    )
 
 
 @model_check
@@ -61,5 +80,7 @@ def evaluation_disturbs_nothing(subject: ModelSubject) -> None:
     trainer.eval()
     with torch.no_grad(), untouched_global_randomness("evaluate"):
         metrics = trainer.evaluate(subject.batch(trainer), Rng(0, "check"))
-    assert all(bool(torch.isfinite(value)) for value in metrics.values()), "a test metric is not finite"
+    assert all(bool(torch.isfinite(value)) for value in metrics.values()), (
+        "a test metric is not finite"
+    )
     assert not (changed := differing(before, tensors(trainer))), f"evaluate changes {changed[0]}"

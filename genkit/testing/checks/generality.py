@@ -17,7 +17,9 @@ def batch_sizes_one_two_and_odd(subject: ModelSubject) -> None:
     for size in (1, 2, 7):
         trainer = subject.make()
         metrics = trainer.step(subject.batch(trainer, size), Rng(0, "check"))
-        assert all(bool(torch.isfinite(value)) for value in metrics.values()), f"batch size {size} gives NaN"
+        assert all(bool(torch.isfinite(value)) for value in metrics.values()), (
+            f"batch size {size} gives NaN"
+        )
 
 
 @model_check
@@ -30,12 +32,16 @@ def any_image_shape(subject: ModelSubject) -> None:
             continue
         trainer.step(subject.batch(trainer, 4), Rng(0, "check"))
         images = trainer.sample(2, Rng(0, "check"))
-        assert images.shape == (2, *shape), f"images of {shape} are sampled as {tuple(images.shape)}"
+        assert images.shape == (2, *shape), (
+            f"images of {shape} are sampled as {tuple(images.shape)}"
+        )
 
 
 @model_check
 def images_need_no_labels(subject: ModelSubject) -> None:
-    """Most folders of images have none; a model that learns from labels declares ``conditional = True``."""
+    """Most folders of images have none; a model that learns from labels declares ``conditional =
+    True``.
+    """
     spec = DataSpec(*SHAPE, classes=None)
     if subject.trainer.conditional:
         raise Skipped("the model is conditional")
@@ -46,17 +52,23 @@ def images_need_no_labels(subject: ModelSubject) -> None:
 
 @model_check
 def no_hard_coded_device(subject: ModelSubject) -> None:
-    """Generator and discriminator run on the meta device, where a tensor made on the CPU is an error; on CUDA, all."""
+    """Generator and discriminator run on the meta device, where a tensor made on the CPU is an
+    error; on CUDA, all.
+    """
     trainer = subject.make()
     z = trainer.generator.prior(2, Rng(0, "check"), trainer.labels_for(2))
     meta = copy.deepcopy(trainer.generator).to("meta")
-    assert meta(torch.empty_like(z, device="meta")).device.type == "meta", "the generator leaves the device"
+    assert meta(torch.empty_like(z, device="meta")).device.type == "meta", (
+        "the generator leaves the device"
+    )
     for network in (m for m in trainer.children() if isinstance(m, Discriminator | Encoder)):
         copy.deepcopy(network).to("meta")(torch.empty(2, *SHAPE, device="meta"))
     if torch.cuda.is_available():
         trainer = subject.make(device="cuda")
         subject.engine(trainer).run(3)
-        assert trainer.sample(2, Rng(0, "check", "cuda")).is_cuda, "samples of a model on CUDA are not"
+        assert trainer.sample(2, Rng(0, "check", "cuda")).is_cuda, (
+            "samples of a model on CUDA are not"
+        )
 
 
 @model_check
@@ -66,7 +78,9 @@ def no_hard_coded_dtype(subject: ModelSubject) -> None:
     batch = subject.batch(trainer)
     rng = Rng(0, "check", dtype=torch.float64)
     trainer.step(Batch(batch.images.double(), batch.labels), rng)
-    assert trainer.sample(2, rng).dtype == torch.float64, "samples of a float64 model are not float64"
+    assert trainer.sample(2, rng).dtype == torch.float64, (
+        "samples of a float64 model are not float64"
+    )
 
 
 @model_check
@@ -80,7 +94,9 @@ def discriminators_give_one_logit_an_image(subject: ModelSubject) -> None:
         network.eval()
         for count in (1, 3):
             logits = network(subject.batch(trainer, 3).images[:count])
-            assert logits.shape == (count,), f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
+            assert logits.shape == (count,), (
+                f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
+            )
         assert not _squashes(network, subject.batch(trainer, 16).images), (
             f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: logits have no sigmoid"
         )

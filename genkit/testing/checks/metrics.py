@@ -14,7 +14,9 @@ COLUMNS = 8
 """Of rows that are no images: fewer than there are images, as a covariance needs."""
 
 
-def _pair(subject: MetricSubject, shape: tuple[int, int, int] = (1, 28, 28)) -> tuple[Tensor, Tensor]:
+def _pair(
+    subject: MetricSubject, shape: tuple[int, int, int] = (1, 28, 28)
+) -> tuple[Tensor, Tensor]:
     """What the metric is called with, 40 rows each."""
     real = made_images(DataSpec(*shape), 2 * COUNT).train.images.float() / 127.5 - 1
     reference = real[:COUNT].clone()
@@ -26,14 +28,22 @@ def _pair(subject: MetricSubject, shape: tuple[int, int, int] = (1, 28, 28)) -> 
 def _seen(subject: MetricSubject, images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """The two tensors that the metric declares, made from images ``(40, C, H, W)`` in [-1, 1]."""
     entry = subject.entry
-    if entry.compares == "reconstructions" or (entry.compares == "samples" and entry.of == "pixels"):
+    if entry.compares == "reconstructions" or (
+        entry.compares == "samples" and entry.of == "pixels"
+    ):
         return images, reference
     first, second = _projected(images, COLUMNS), _projected(reference, COLUMNS)
     if entry.compares == "samples":
-        return (first.relu(), second.relu()) if entry.of == "features" else (first.softmax(1), second.softmax(1))
+        return (
+            (first.relu(), second.relu())
+            if entry.of == "features"
+            else (first.softmax(1), second.softmax(1))
+        )
     if entry.compares == "posterior":
         return first, -second.abs()
-    return -100 - 10 * _projected(images, entry.codes).abs(), 5 + _projected(reference, entry.codes).abs()
+    return -100 - 10 * _projected(images, entry.codes).abs(), 5 + _projected(
+        reference, entry.codes
+    ).abs()
 
 
 def _projected(images: Tensor, columns: int) -> Tensor:
@@ -77,7 +87,9 @@ def metric_is_a_pure_function(subject: MetricSubject) -> None:
         first = _figures(subject, images, reference)
     assert images.equal(copies[0]), "it changes the images in place"
     assert reference.equal(copies[1]), "it changes the reference in place"
-    assert first == _figures(subject, images, reference), "the same images give other figures the second time"
+    assert first == _figures(subject, images, reference), (
+        "the same images give other figures the second time"
+    )
 
 
 @metric_check
@@ -90,7 +102,9 @@ def order_does_not_matter(subject: MetricSubject) -> None:
     shuffled = _figures(subject, images[shuffle], reference[shuffle] if paired else reference)
     for name, value in usual.items():
         change = abs(shuffled[name] - value)
-        assert change <= 1e-4 * max(1.0, abs(value)), f"{name} is {value} and, in another order, {shuffled[name]}"
+        assert change <= 1e-4 * max(1.0, abs(value)), (
+            f"{name} is {value} and, in another order, {shuffled[name]}"
+        )
 
 
 @metric_check
@@ -98,7 +112,9 @@ def metric_tells_images_apart(subject: MetricSubject) -> None:
     """Noise does not measure like the reference itself."""
     reference = made_images(DataSpec(1, 28, 28), 2 * COUNT).train.images[:COUNT].float() / 127.5 - 1
     noise = 2 * torch.rand(reference.shape, generator=torch.Generator().manual_seed(2)) - 1
-    same, other = (_figures(subject, *_seen(subject, images, reference)) for images in (reference, noise))
+    same, other = (
+        _figures(subject, *_seen(subject, images, reference)) for images in (reference, noise)
+    )
     assert same != other, "noise measures like the reference itself"
 
 

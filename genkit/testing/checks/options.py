@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import annotated_types
 from torch import Tensor
 
-from ...config import Config, parse
-from ...config import check_fields as refuse_shadowing
+from ...config import Config, check_fields as refuse_shadowing, parse
 from ...errors import ConfigError
 from ...interfaces import DataSpec, build
 from ...rng import Rng
@@ -62,7 +61,9 @@ def config_survives_json(subject: ModelSubject) -> None:
 
 @model_check
 def options_are_strict(subject: ModelSubject) -> None:
-    """Unknown options are refused by name, strings are read by type, values out of range are refused."""
+    """Unknown options are refused by name, strings are read by type, values out of range are
+    refused.
+    """
     config = subject.trainer.Config
     try:
         parse(config, {"no_such_option": 1})
@@ -110,7 +111,9 @@ def every_option_changes_something(subject: ModelSubject) -> None:
     usual = trained(subject.trainer.Config())
     unclear = []
     for name, field in subject.trainer.Config.model_fields.items():
-        config = _another(subject.trainer.Config, name, _other_values(field.annotation, field.default))
+        config = _another(
+            subject.trainer.Config, name, _other_values(field.annotation, field.default)
+        )
         if config is None:
             unclear.append(name)
         else:

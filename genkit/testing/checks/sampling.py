@@ -3,7 +3,14 @@
 import torch
 
 from ...rng import Rng
-from ..subject import SHAPE, ModelSubject, differing, model_check, tensors, untouched_global_randomness
+from ..subject import (
+    SHAPE,
+    ModelSubject,
+    differing,
+    model_check,
+    tensors,
+    untouched_global_randomness,
+)
 
 
 @model_check
@@ -35,14 +42,20 @@ def sampling_disturbs_nothing(subject: ModelSubject) -> None:
     subject.engine(trainer).run(2)
     modes = [module.training for module in trainer.modules()]
     before = tensors(trainer)
-    before_gradient = {name: parameter.detach().clone() for name, parameter in trainer.named_parameters()}
+    before_gradient = {
+        name: parameter.detach().clone() for name, parameter in trainer.named_parameters()
+    }
     for name, parameter in trainer.named_parameters():
         parameter.grad = before_gradient[name].clone()
     with untouched_global_randomness("sampling"):
         images = trainer.sample(3, Rng(0, "check"))
     assert not images.requires_grad, "samples carry a gradient"
-    assert modes == [module.training for module in trainer.modules()], "sampling changes the training mode"
+    assert modes == [module.training for module in trainer.modules()], (
+        "sampling changes the training mode"
+    )
     assert not (changed := differing(before, tensors(trainer))), f"sampling changes {changed[0]}"
     for name, parameter in trainer.named_parameters():
         assert parameter.grad is not None, f"sampling clears the gradient of {name}"
-        assert parameter.grad.equal(before_gradient[name]), f"sampling changes the gradient of {name}"
+        assert parameter.grad.equal(before_gradient[name]), (
+            f"sampling changes the gradient of {name}"
+        )

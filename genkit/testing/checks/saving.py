@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 
-from ... import checkpoint, state
 from ...api import load, train
 from ...errors import CheckpointError
-from ...folder import LOCK
 from ...interfaces import DataSpec
-from ..subject import SHAPE, ModelSubject, Skipped, differing, made_images, model_check, no_unpickling, tensors
+from ...storage import checkpoint, state
+from ...storage.folder import LOCK
+from ..subject import (
+    SHAPE,
+    ModelSubject,
+    Skipped,
+    differing,
+    made_images,
+    model_check,
+    no_unpickling,
+    tensors,
+)
 
 PLAIN = {".safetensors", ".json", ".jsonl", ".png", ".txt"}
 """What a run folder may hold."""
@@ -26,14 +35,19 @@ def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
     engine = subject.engine(trainer)
     engine.run(3)
     with tempfile.TemporaryDirectory() as folder:
-        path = checkpoint.write(Path(folder), 3, state.networks(trainer), engine.state(), engine.may_be_infinite)
+        path = checkpoint.write(
+            Path(folder), 3, state.networks(trainer), engine.state(), engine.may_be_infinite
+        )
         found = checkpoint.read(path)
     other = subject.engine(subject.make(seed=1))
     other.restore(3, found.model, found.state)
     changed = differing(tensors(trainer), tensors(other.trainer))
     assert not changed, f"{changed[0]} is not what was saved"
     name = next(iter(found.model))
-    for model in ({k: v for k, v in found.model.items() if k != name}, {**found.model, "extra.weight": torch.ones(1)}):
+    for model in (
+        {k: v for k, v in found.model.items() if k != name},
+        {**found.model, "extra.weight": torch.ones(1)},
+    ):
         try:
             subject.engine(subject.make()).restore(3, model, found.state)
         except CheckpointError:
@@ -71,10 +85,17 @@ def resumed_in_a_new_process(subject: ModelSubject) -> None:
         half = train(name, iterations=4, out=f"{folder}/half", **_small_run())
         command = [sys.executable, "-c", _RESUME, str(half.path), "8"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"it cannot be resumed: {(done.stderr.splitlines() or ['no message'])[-1]}"
-        for file in ("metrics.jsonl", *(f"checkpoints/step-000000008/{part}.safetensors" for part in checkpoint.FILES)):
+        assert done.returncode == 0, (
+            f"it cannot be resumed: {(done.stderr.splitlines() or ['no message'])[-1]}"
+        )
+        for file in (
+            "metrics.jsonl",
+            *(f"checkpoints/step-000000008/{part}.safetensors" for part in checkpoint.FILES),
+        ):
             same = (whole.path / file).read_bytes() == (half.path / file).read_bytes()
-            assert same, f"{file} differs: something that changes in step is kept outside the trainer"
+            assert same, (
+                f"{file} differs: something that changes in step is kept outside the trainer"
+            )
 
 
 _RESUME = """
@@ -99,7 +120,9 @@ def _small_run() -> dict[str, Any]:
 
 @model_check
 def run_folder_is_plain_and_loads_without_unpickling(subject: ModelSubject) -> None:
-    """A run may come from a stranger: safetensors, JSON, PNG and text only, and nothing is unpickled to use it."""
+    """A run may come from a stranger: safetensors, JSON, PNG and text only, and nothing is
+    unpickled to use it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = train(subject.trainer, iterations=2, out=f"{folder}/run", **_small_run())
         files = [path for path in run.path.rglob("*") if path.is_file() and path.name != LOCK]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engines.recording import record
 from ...interfaces import Trainer
-from ...recording import record
 from ...rng import Rng
 from ..subject import (
     ModelSubject,
@@ -54,7 +54,11 @@ def each_update_moves_its_own_parameters_only(subject: ModelSubject) -> None:
     update = trainer.update
 
     def watched(**losses: Tensor) -> None:
-        before = {name: [p.detach().clone() for p in ps] for name, ps in owned.items() if name not in losses}
+        before = {
+            name: [p.detach().clone() for p in ps]
+            for name, ps in owned.items()
+            if name not in losses
+        }
         update(**losses)
         for name, copies in before.items():
             if not all(torch.equal(a, b) for a, b in zip(copies, owned[name], strict=True)):
@@ -65,7 +69,10 @@ def each_update_moves_its_own_parameters_only(subject: ModelSubject) -> None:
     trainer.step(subject.batch(trainer), Rng(0, "check"))
     del trainer.__dict__["update"]
     assert not problems, problems[0]
-    moved = [not torch.equal(a, b) for a, b in zip(phase_end, (p for ps in owned.values() for p in ps), strict=True)]
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(phase_end, (p for ps in owned.values() for p in ps), strict=True)
+    ]
     assert any(moved), "a step moves no parameter"
 
 
@@ -82,7 +89,9 @@ def fused_optimizers_compute_the_same(subject: ModelSubject) -> None:
         update(**losses)
         for name, parameters in expected.items():
             pairs = zip(parameters_of(trainer.optimizers[name]), parameters, strict=True)
-            if not all(torch.allclose(moved, right, rtol=1e-4, atol=1e-6) for moved, right in pairs):
+            if not all(
+                torch.allclose(moved, right, rtol=1e-4, atol=1e-6) for moved, right in pairs
+            ):
                 problems.append(name)
 
     trainer.__dict__["update"] = watched
@@ -95,7 +104,9 @@ def fused_optimizers_compute_the_same(subject: ModelSubject) -> None:
 
 
 def _unfused(optimizer: torch.optim.Optimizer, loss: Tensor) -> list[Tensor]:
-    """Where the optimizer, were it not fused, would move its parameters down the gradient of ``loss``."""
+    """Where the optimizer, were it not fused, would move its parameters down the gradient of
+    ``loss``.
+    """
     parameters = parameters_of(optimizer)
     gradients = torch.autograd.grad(
         loss, [p for p in parameters if p.requires_grad], retain_graph=True, allow_unused=True
@@ -115,10 +126,19 @@ def parameters_move_in_updates_only(subject: ModelSubject) -> None:
     """A parameter that moves outside update() escapes clipping, averaging and the rule above."""
     trainer = subject.make()
     trainer.__dict__["update"] = lambda **losses: None
-    owned = {id(p) for o in trainer.optimizers.values() for group in o.param_groups for p in group["params"]}
+    owned = {
+        id(p)
+        for o in trainer.optimizers.values()
+        for group in o.param_groups
+        for p in group["params"]
+    }
     before = {name: p.detach().clone() for name, p in trainer.named_parameters() if id(p) in owned}
     trainer.step(subject.batch(trainer), Rng(0, "check"))
-    moved = [name for name, p in trainer.named_parameters() if id(p) in owned and not torch.equal(p, before[name])]
+    moved = [
+        name
+        for name, p in trainer.named_parameters()
+        if id(p) in owned and not torch.equal(p, before[name])
+    ]
     assert not moved, f"{moved[0]} moves outside update(): call self.update, never optimizer.step()"
 
 
@@ -128,13 +148,21 @@ def every_parameter_learns(subject: ModelSubject) -> None:
     trainer = subject.make()
     before = {name: p.detach().clone() for name, p in trainer.named_parameters() if p.requires_grad}
     subject.engine(trainer).run(5)
-    still = [name for name, p in trainer.named_parameters() if name in before and torch.equal(p, before[name])]
-    assert not still, f"{still[0]} does not move in five steps: no loss reaches it, or its gradient is always zero"
+    still = [
+        name
+        for name, p in trainer.named_parameters()
+        if name in before and torch.equal(p, before[name])
+    ]
+    assert not still, (
+        f"{still[0]} does not move in five steps: no loss reaches it, or its gradient is always zero"
+    )
 
 
 @model_check
 def step_is_capturable(subject: ModelSubject) -> None:
-    """Twenty replays of one recorded step equal twenty steps, bit for bit: nothing but tensors changes in a step."""
+    """Twenty replays of one recorded step equal twenty steps, bit for bit: nothing but tensors
+    changes in a step.
+    """
     eager, replayed = subject.make(), subject.make()
     for trainer in (eager, replayed):
         engine = subject.engine(trainer)
@@ -151,8 +179,12 @@ def step_is_capturable(subject: ModelSubject) -> None:
         step(eager, streams[0])
     _, recording = record(lambda: step(replayed, streams[1]))
     if recording.optimizer_reads:
-        which = ", ".join(sorted({type(optimizer).__name__ for optimizer in replayed.optimizers.values()}))
-        raise Skipped(f"{which} reads its own state on the host when on a CPU; there its step cannot be replayed")
+        which = ", ".join(
+            sorted({type(optimizer).__name__ for optimizer in replayed.optimizers.values()})
+        )
+        raise Skipped(
+            f"{which} reads its own state on the host when on a CPU; there its step cannot be replayed"
+        )
     reads = ", ".join(sorted(set(recording.host_reads)))
     assert not reads, f"step waits for the device or has shapes that depend on data: {reads}"
     for _ in range(20):

@@ -1,4 +1,6 @@
-"""Weights of extractors that come with datasets; made by ``python -m genkit_plugins.extractors.train``."""
+"""Weights of extractors that come with datasets; made by ``python -m
+genkit_plugins.extractors.train``.
+"""
 
 from pathlib import Path
 

@@ -19,8 +19,8 @@ def elbo(log_likelihood: Tensor, divergence: Tensor) -> genkit.Metrics:
 def log_likelihood(log_likelihood: Tensor, divergence: Tensor) -> genkit.Metrics:
     """Importance-weighted bounds (Burda et al. 2016, equation 8) with 1, 10, 100 … codes, up to K.
 
-    From log p(x | z) and log q(z | x) - log p(z), both ``(N, K)``. Every bound takes all K weights, in K / k groups of
-    k, so that a larger k never gives a looser bound.
+    From log p(x | z) and log q(z | x) - log p(z), both ``(N, K)``. Every bound takes all K weights,
+    in K / k groups of k, so that a larger k never gives a looser bound.
     """
     weights = (log_likelihood - divergence).double()  # log p(x, z) / q(z | x), (N, K)
     images, codes = weights.shape

@@ -12,8 +12,9 @@ SHARE = 0.1
 def class_coverage(samples: Tensor, real: Tensor) -> genkit.Metrics:
     """Classes of samples, by probabilities ``(N, K)``, beside those of real images ``(M, K)``.
 
-    ``covered``: classes with at least a tenth of their share among real images. ``entropy``: of the classes' shares,
-    in nats; log K where all are equal, 0 where there is one. ``confidence``: mean probability of the top class.
+    ``covered``: classes with at least a tenth of their share among real images. ``entropy``: of the
+    classes' shares, in nats; log K where all are equal, 0 where there is one. ``confidence``: mean
+    probability of the top class.
     """
     shares, expected = _shares(samples), _shares(real)  # (K,) each
     present = expected > 0

@@ -32,9 +32,11 @@ class _AsTheyAre(nn.Module):
 
 
 def fid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
-    """Frechet distance between Gaussians fitted to features ``(N, D)`` and ``(M, D)`` (Heusel et al. 2017).
+    """Frechet distance between Gaussians fitted to features ``(N, D)`` and ``(M, D)`` (Heusel et
+    al. 2017).
 
-    Not the FID of the literature, which is in Inception's features. It falls with N: compare equal N only.
+    Not the FID of the literature, which is in Inception's features. It falls with N: compare equal
+    N only.
 
     Raises:
         UsageError: not more images than features, so that no covariance can be fitted.
@@ -44,7 +46,9 @@ def fid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
     dimensions = samples.shape[1]
     if min(len(samples), len(real)) <= dimensions:
         fewest = min(len(samples), len(real))
-        raise genkit.UsageError(f"fid-lenet needs more images than the {dimensions} features, and there are {fewest}")
+        raise genkit.UsageError(
+            f"fid-lenet needs more images than the {dimensions} features, and there are {fewest}"
+        )
     distance = FrechetInceptionDistance(feature=_AsTheyAre(dimensions))
     distance.update(real, real=True)
     distance.update(samples, real=False)
@@ -52,9 +56,11 @@ def fid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
 
 
 def kid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
-    """Squared MMD with a cubic kernel between features ``(N, D)`` and ``(M, D)`` (Binkowski et al. 2018).
+    """Squared MMD with a cubic kernel between features ``(N, D)`` and ``(M, D)`` (Binkowski et al.
+    2018).
 
-    The mean over 100 draws of 1,000 images, or all where there are fewer; near 0, and below it too, for real images.
+    The mean over 100 draws of 1,000 images, or all where there are fewer; near 0, and below it too,
+    for real images.
 
     Raises:
         UsageError: fewer than two images.
@@ -78,26 +84,33 @@ def kid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
 
 
 def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
-    """The FID of the literature (Heusel et al. 2017): Inception's 2,048 features of images ``(N, C, H, W)``.
+    """The FID of the literature (Heusel et al. 2017): Inception's 2,048 features of images ``(N, C,
+    H, W)``.
 
-    By torchmetrics, with torch-fidelity's port of the original weights. They are downloaded, unless the environment
-    variable ``GENKIT_INCEPTION_WEIGHTS`` names their file; torch-fidelity unpickles it, so no other is taken.
-    Images are enlarged to 299x299, grey ones shown on three channels. 10,000 images are the custom; fewer than 2,049
-    are refused, as no covariance can be fitted.
+    By torchmetrics, with torch-fidelity's port of the original weights. They are downloaded, unless
+    the environment variable ``GENKIT_INCEPTION_WEIGHTS`` names their file; torch-fidelity unpickles
+    it, so no other is taken. Images are enlarged to 299x299, grey ones shown on three channels.
+    10,000 images are the custom; fewer than 2,049 are refused, as no covariance can be fitted.
 
     Raises:
-        UsageError: too few images, neither one channel nor three, or the network or its weights are not to be had.
+        UsageError: too few images, neither one channel nor three, or the network or its weights are
+        not to be had.
     """
     if min(len(samples), len(real)) <= 2048:
         fewest = min(len(samples), len(real))
-        raise genkit.UsageError(f"fid needs more images than Inception's 2048 features, and there are {fewest}")
+        raise genkit.UsageError(
+            f"fid needs more images than Inception's 2048 features, and there are {fewest}"
+        )
     if samples.shape[1] not in (1, 3):
-        raise genkit.UsageError(f"fid is of images of one or three channels, not {samples.shape[1]}")
+        raise genkit.UsageError(
+            f"fid is of images of one or three channels, not {samples.shape[1]}"
+        )
     distance = _inception()
     with torch.no_grad():
         for images, is_real in ((real, True), (samples, False)):
             for part in torch.split(images, BATCH):
-                # uint8, rounded: torchmetrics itself would cut off, and make real images darker than they are.
+                # uint8, rounded: torchmetrics itself would cut off, and make real images darker
+                # than they are.
                 grey = (127.5 * (part + 1.0)).round().clamp(0, 255).to(torch.uint8)
                 rgb = grey.expand(-1, 3, -1, -1)  # (B, 3, H, W)
                 distance.update(rgb, real=is_real)
@@ -111,8 +124,13 @@ def _inception() -> Any:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         if path := os.environ.get(WEIGHTS):
-            if "feature_extractor_weights_path" not in inspect.signature(FrechetInceptionDistance).parameters:
-                raise genkit.UsageError(f"{WEIGHTS} needs a newer torchmetrics: pip install --upgrade torchmetrics")
+            if (
+                "feature_extractor_weights_path"
+                not in inspect.signature(FrechetInceptionDistance).parameters
+            ):
+                raise genkit.UsageError(
+                    f"{WEIGHTS} needs a newer torchmetrics: pip install --upgrade torchmetrics"
+                )
             options["feature_extractor_weights_path"] = _checked(Path(path))
         return FrechetInceptionDistance(**options)
     except ModuleNotFoundError:
@@ -128,11 +146,15 @@ def _checked(path: Path) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != WEIGHTS_SHA256:
-        raise genkit.UsageError(f"{WEIGHTS}: {path} is not torch-fidelity's file (its SHA-256 is {digest[:12]}…)")
+        raise genkit.UsageError(
+            f"{WEIGHTS}: {path} is not torch-fidelity's file (its SHA-256 is {digest[:12]}…)"
+        )
     return str(path)
 
 
 def _ordered(rows: Tensor) -> Tensor:
-    """The same rows in an order of their own, so that what is drawn does not depend on the one they came in."""
+    """The same rows in an order of their own, so that what is drawn does not depend on the one they
+    came in.
+    """
     weights = torch.arange(1, rows.shape[1] + 1, dtype=torch.float64).sqrt()
     return rows[torch.argsort(rows.double() @ weights, stable=True)]

@@ -11,16 +11,22 @@ SIGMA = 1.5
 
 
 def reconstruction_error(images: Tensor, reference: Tensor) -> genkit.Metrics:
-    """Mean absolute and squared difference of ``images`` from their originals, both ``(N, C, H, W)``, and SSIM.
+    """Mean absolute and squared difference of ``images`` from their originals, both ``(N, C, H,
+    W)``, and SSIM.
 
-    The structural similarity (Wang et al. 2004) is 1 for equal images. Its window is smaller where an image has no
-    room for 11 pixels; below 3 there is none.
+    The structural similarity (Wang et al. 2004) is 1 for equal images. Its window is smaller where
+    an image has no room for 11 pixels; below 3 there is none.
     """
     difference = 0.5 * (images - reference)
-    figures = {"mean_absolute_error": difference.abs().mean(), "mean_squared_error": difference.square().mean()}
+    figures = {
+        "mean_absolute_error": difference.abs().mean(),
+        "mean_squared_error": difference.square().mean(),
+    }
     radius = min(5, (min(images.shape[2:]) - 1) // 2)  # pixels on each side of the window's centre
     if radius:
-        figures["structural_similarity"] = _similarity(images, reference, SIGMA if radius == 5 else radius / 3.5)
+        figures["structural_similarity"] = _similarity(
+            images, reference, SIGMA if radius == 5 else radius / 3.5
+        )
     return figures
 
 
@@ -28,17 +34,27 @@ def _similarity(images: Tensor, reference: Tensor, sigma: float) -> Tensor:
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     total = torch.zeros((), dtype=torch.float64)
-    for part, original in zip(torch.split(images, CHUNK), torch.split(reference, CHUNK), strict=True):
-        each = ssim(0.5 * (part + 1.0), 0.5 * (original + 1.0), sigma=sigma, data_range=1.0, reduction="none")
+    for part, original in zip(
+        torch.split(images, CHUNK), torch.split(reference, CHUNK), strict=True
+    ):
+        each = ssim(
+            0.5 * (part + 1.0),
+            0.5 * (original + 1.0),
+            sigma=sigma,
+            data_range=1.0,
+            reduction="none",
+        )
         assert isinstance(each, Tensor)
         total += each.double().sum()
     return total / len(images)
 
 
 def diversity(images: Tensor, reference: Tensor) -> genkit.Metrics:
-    """Root mean square distance between two images of a set, for ``images`` and ``reference`` ``(N, C, H, W)``.
+    """Root mean square distance between two images of a set, for ``images`` and ``reference`` ``(N,
+    C, H, W)``.
 
-    ``ratio`` near 1: the samples differ among themselves as much as real images; near 0: they are all alike.
+    ``ratio`` near 1: the samples differ among themselves as much as real images; near 0: they are
+    all alike.
 
     Raises:
         UsageError: fewer than two images.

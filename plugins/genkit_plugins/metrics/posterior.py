@@ -10,9 +10,11 @@ NAMED = 64
 
 
 def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
-    """KL divergence of the posterior, ``(N, L)`` each, from a standard normal, nats, its mean over the images.
+    """KL divergence of the posterior, ``(N, L)`` each, from a standard normal, nats, its mean over
+    the images.
 
-    In all, the least and the most of one dimension, and each by its number where there are at most 64.
+    In all, the least and the most of one dimension, and each by its number where there are at most
+    64.
     """
     kl = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).mean(0)  # (L,)
     figures = {"total": kl.sum(), "least": kl.min(), "most": kl.max()}
@@ -22,7 +24,8 @@ def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
 
 
 def active_units(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
-    """Dimensions whose posterior mean has a variance above 0.01 over the images (Burda et al. 2016, section 5.2).
+    """Dimensions whose posterior mean has a variance above 0.01 over the images (Burda et al. 2016,
+    section 5.2).
 
     Raises:
         UsageError: fewer than two images.

@@ -1,5 +1,5 @@
-"""Deep convolutional GAN (Radford, Metz & Chintala 2015, "Unsupervised Representation Learning with Deep
-Convolutional Generative Adversarial Networks", section 3 and figure 1)."""
+"""Deep convolutional GAN (Radford, Metz & Chintala 2015, "Unsupervised Representation Learning with
+Deep Convolutional Generative Adversarial Networks", section 3 and figure 1)."""
 
 from itertools import pairwise
 from typing import Annotated
@@ -14,7 +14,9 @@ Fraction = Annotated[float, genkit.Field(ge=0, lt=1)]
 
 
 def stages(size: int) -> list[int]:
-    """Sides of the feature maps from the smallest, 4, to the image, each half the next, rounded up: 4, 7, 14, 28."""
+    """Sides of the feature maps from the smallest, 4, to the image, each half the next, rounded up:
+    4, 7, 14, 28.
+    """
     sides = [size]
     while sides[0] > 4:
         sides.insert(0, (sides[0] + 1) // 2)
@@ -22,7 +24,9 @@ def stages(size: int) -> list[int]:
 
 
 def widths(width: int, count: int) -> list[int]:
-    """Channels from the smallest map on: they halve as the map doubles, and ``width`` stands next to the image."""
+    """Channels from the smallest map on: they halve as the map doubles, and ``width`` stands next
+    to the image.
+    """
     return [width * 2 ** (count - 1 - i) for i in range(count)]
 
 
@@ -48,8 +52,12 @@ class Generator(genkit.Generator):
         for i, (before, after) in enumerate(pairwise(sides)):
             last = i == len(sides) - 2
             into = spec.channels if last else channels[i + 1]
-            padding = 2 * before - after  # 4x4, stride 2 gives twice the side; one less where a side is odd
-            layers.append(nn.ConvTranspose2d(channels[i], into, 4 - padding, stride=2, padding=1, bias=last))
+            padding = (
+                2 * before - after
+            )  # 4x4, stride 2 gives twice the side; one less where a side is odd
+            layers.append(
+                nn.ConvTranspose2d(channels[i], into, 4 - padding, stride=2, padding=1, bias=last)
+            )
             layers += [nn.Tanh()] if last else [nn.BatchNorm2d(into), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
@@ -86,26 +94,40 @@ class Discriminator(genkit.Discriminator):
 
 
 class DCGAN(genkit.Trainer):
-    """Non-saturating GAN; the discriminator sees real and fake as two batches, each with its own statistics."""
+    """Non-saturating GAN; the discriminator sees real and fake as two batches, each with its own
+    statistics.
+    """
 
     class Config(genkit.Config):
         latent_dim: int = genkit.Field(100, ge=1, description="size of the latent vector z")
-        width: int = genkit.Field(32, ge=1, description="channels of the feature maps next to the image")
-        learning_rate: float = genkit.Field(2e-4, gt=0, description="Adam's step size, for either network")
-        betas: tuple[Fraction, Fraction] = genkit.Field((0.5, 0.999), description="Adam's decay rates")
+        width: int = genkit.Field(
+            32, ge=1, description="channels of the feature maps next to the image"
+        )
+        learning_rate: float = genkit.Field(
+            2e-4, gt=0, description="Adam's step size, for either network"
+        )
+        betas: tuple[Fraction, Fraction] = genkit.Field(
+            (0.5, 0.999), description="Adam's decay rates"
+        )
 
     preferred_datasets = ("mnist", "digits")
-    log_format = "[D loss: {discriminator_loss:f}, acc.: {accuracy:.2%}] [G loss: {generator_loss:f}]"
+    log_format = (
+        "[D loss: {discriminator_loss:f}, acc.: {accuracy:.2%}] [G loss: {generator_loss:f}]"
+    )
 
     def __init__(self, config: Config, spec: genkit.DataSpec) -> None:
         super().__init__(config, spec)
         if spec.height != spec.width or spec.height < 28:
-            raise genkit.DataError(f"dcgan draws square images of 28 pixels or more, not {spec.height}x{spec.width}")
+            raise genkit.DataError(
+                f"dcgan draws square images of 28 pixels or more, not {spec.height}x{spec.width}"
+            )
         self.generator = Generator(config.latent_dim, config.width, spec)
         self.discriminator = Discriminator(config.width, spec)
         self.apply(initialise)
         for name, network in (("discriminator", self.discriminator), ("generator", self.generator)):
-            self.optimizers[name] = torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=config.betas)
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), lr=config.learning_rate, betas=config.betas
+            )
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         fake = self.generator(self.generator.prior(len(batch.images), rng))  # (B, C, H, W)
@@ -113,7 +135,9 @@ class DCGAN(genkit.Trainer):
         # The discriminator learns real from fake.
         real_logits = self.discriminator(batch.images)  # (B,)
         fake_logits = self.discriminator(fake.detach())  # (B,)
-        discriminator_loss = 0.5 * (F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean())
+        discriminator_loss = 0.5 * (
+            F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        )
         self.update(discriminator=discriminator_loss)
 
         # The generator learns to pass for real, with the same fakes.

@@ -1,0 +1,70 @@
+"""The public names of genkit, each with the module it comes from; ``as`` marks them as exported."""
+
+from .api import (
+    evaluate as evaluate,
+    load as load,
+    resume as resume,
+    train as train,
+)
+from .callback import (
+    Callback as Callback,
+)
+from .config import (
+    Config as Config,
+    Field as Field,
+)
+from .data.datasets import (
+    DataRequest as DataRequest,
+    ImageData as ImageData,
+    Split as Split,
+)
+from .errors import (
+    CheckpointError as CheckpointError,
+    ConfigError as ConfigError,
+    ContractError as ContractError,
+    DataError as DataError,
+    DataUnavailableError as DataUnavailableError,
+    DeviceError as DeviceError,
+    GenkitError as GenkitError,
+    GenkitWarning as GenkitWarning,
+    Interrupted as Interrupted,
+    PluginError as PluginError,
+    RunError as RunError,
+    UnknownNameError as UnknownNameError,
+    UsageError as UsageError,
+)
+from .evaluation.measure import (
+    Measurement as Measurement,
+)
+from .hookspecs import (
+    CallbackEntry as CallbackEntry,
+    Dataset as Dataset,
+    Metric as Metric,
+    Model as Model,
+    hookimpl as hookimpl,
+)
+from .interfaces import (
+    Batch as Batch,
+    DataSpec as DataSpec,
+    Discriminator as Discriminator,
+    Encoder as Encoder,
+    Evaluates as Evaluates,
+    Generator as Generator,
+    Metrics as Metrics,
+    Posterior as Posterior,
+    Reconstructs as Reconstructs,
+    Trainer as Trainer,
+)
+from .plugins.registry import (
+    PluginWarning as PluginWarning,
+    Registry as Registry,
+    discover as discover,
+)
+from .rng import (
+    Rng as Rng,
+)
+from .run import (
+    Run as Run,
+)
+
+__version__: str

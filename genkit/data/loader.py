@@ -1,0 +1,196 @@
+"""Which samples a step sees, and their way to the device: all at once, or streamed."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..interfaces import Batch
+from ..rng import derive_seed
+from .datasets import Split
+from .images import from_uint8
+
+CHUNK_BYTES = 2**26
+"""Images that a stream brings at a time; as many again wait on the host for their turn."""
+CHUNK_STEPS = 256
+
+
+class Order:
+    """Which samples step t sees: a function of (seed, t) alone, drawn with replacement.
+
+    Indices are drawn on the host in blocks of steps, so the cost of a draw is shared and there is
+    no state to save.
+    """
+
+    BLOCK = 256
+
+    def __init__(self, samples: int, per_step: int, seed: int) -> None:
+        self.samples = samples
+        self.per_step = per_step
+        self._key = derive_seed(seed, "order")
+        self._cached: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def indices(self, first: int, steps: int) -> Tensor:
+        """Sample numbers of the steps ``first`` to ``first + steps - 1``, int64 ``(steps,
+        per_step)``.
+        """
+        rows = [self._block(t // self.BLOCK)[t % self.BLOCK] for t in range(first, first + steps)]
+        return torch.from_numpy(np.stack(rows))
+
+    def _block(self, number: int) -> np.ndarray:
+        if self._cached[0] != number:
+            generator = np.random.Generator(np.random.Philox(key=[self._key, number]))
+            self._cached = (
+                number,
+                generator.integers(self.samples, size=(self.BLOCK, self.per_step)),
+            )
+        return self._cached[1]
+
+
+class Feed(Protocol):
+    """The training images on their way to the device."""
+
+    chunk: int
+    """The most steps whose images are on the device together."""
+
+    def windows(self, first: int, steps: int) -> Iterator[Tensor]:
+        """Bring the images of the steps from ``first`` on: for each row what :meth:`batch` takes,
+        ``(≤ chunk, B)``.
+
+        They stay until the next window is asked for.
+        """
+
+    def batch(
+        self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Batch:
+        """One row of a window as a batch, gathered and scaled on the device."""
+
+    def close(self) -> None:
+        """No further window is asked for."""
+
+
+def feed(split: Split, order: Order, device: torch.device) -> Feed:
+    """Resident where the images take no more than half of the device's free memory; else streamed."""
+    if device.type == "cuda" and split.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return Streamed(split, order, device)
+    return Resident(split, order, device)
+
+
+class _OnDevice:
+    """uint8 images on the device, from which batches are gathered."""
+
+    images: Tensor
+    labels: Tensor | None
+
+    def batch(
+        self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Batch:
+        images = from_uint8(self.images.index_select(0, index)).contiguous(
+            memory_format=memory_format
+        )
+        return Batch(images, None if self.labels is None else self.labels.index_select(0, index))
+
+
+@final
+class Resident(_OnDevice):
+    """A split that lives on the device as uint8."""
+
+    chunk = 2**31
+
+    def __init__(self, split: Split, order: Order, device: torch.device | str) -> None:
+        self._order = order
+        self._device = torch.device(device)
+        self.images = split.images.to(device)
+        self.labels = None if split.labels is None else split.labels.to(device)
+
+    def windows(self, first: int, steps: int) -> Iterator[Tensor]:
+        yield self._order.indices(first, steps).to(self._device)
+
+    def close(self) -> None:
+        """There is nothing to let go."""
+
+
+@final
+class Streamed(_OnDevice):
+    """A split too large for the device: a thread gathers what comes next in pinned memory while
+    steps are made.
+
+    The images of a window always lie in the same place on the device, so that a captured graph
+    finds them.
+
+    Args:
+        chunk: steps in a window; None: as many as have ``CHUNK_BYTES`` of images.
+    """
+
+    def __init__(
+        self, split: Split, order: Order, device: torch.device, chunk: int | None = None
+    ) -> None:
+        step_bytes = order.per_step * split.images[0].nbytes
+        self.chunk = chunk or min(CHUNK_STEPS, max(1, CHUNK_BYTES // step_bytes))
+        self._order = order
+        self._split = split
+        self._device = device
+        room = self.chunk * order.per_step
+        self.images = torch.empty((room, *split.images.shape[1:]), dtype=torch.uint8, device=device)
+        self.labels = (
+            None if split.labels is None else torch.empty(room, dtype=torch.int64, device=device)
+        )
+        self._local = torch.arange(room, device=device).view(self.chunk, order.per_step)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="genkit-stream")
+        self._next: tuple[int, int, Future[tuple[Tensor, Tensor | None]]] | None = None
+
+    def windows(self, first: int, steps: int) -> Iterator[Tensor]:
+        end = first + steps
+        while first < end:
+            count = min(self.chunk, end - first)
+            images, labels = self._gathered(first, count)
+            self.images[: len(images)].copy_(images, non_blocking=True)
+            if self.labels is not None and labels is not None:
+                self.labels[: len(labels)].copy_(labels, non_blocking=True)
+            first += count
+            # What comes after the last step asked for is gathered too: most likely it is asked for
+            # next.
+            ahead = min(self.chunk, end - first) or count
+            self._next = (
+                first,
+                ahead,
+                self._thread.submit(self._gather, self._order.indices(first, ahead)),
+            )
+            yield self._local[:count]
+
+    def _gathered(self, first: int, count: int) -> tuple[Tensor, Tensor | None]:
+        if self._next is not None and self._next[0] == first and self._next[1] >= count:
+            images, labels = self._next[2].result()
+            rows = count * self._order.per_step
+            return images[:rows], None if labels is None else labels[:rows]
+        return self._gather(self._order.indices(first, count))
+
+    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The images and labels of all the steps, one behind the other, in memory that the device
+        copies from.
+        """
+        index = indices.flatten().numpy()
+        images = torch.from_numpy(
+            np.take(self._split.images.numpy(), index, axis=0)
+        )  # which lets other threads run
+        labels = None if self._split.labels is None else self._split.labels[indices.flatten()]
+        if self._device.type == "cuda":
+            with torch.cuda.device(self._device):
+                return images.pin_memory(), None if labels is None else labels.pin_memory()
+        return images, labels
+
+    def close(self) -> None:
+        self._next = None
+        self._thread.shutdown(cancel_futures=True)
+
+
+def in_order(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:
+    """The whole split once, in batches of ``size`` that are copied to the device; the last may be
+    smaller.
+    """
+    for start in range(0, len(split), size):
+        labels = None if split.labels is None else split.labels[start : start + size].to(device)
+        yield Batch(from_uint8(split.images[start : start + size].to(device)), labels)

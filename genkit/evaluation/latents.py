@@ -1,0 +1,177 @@
+"""Latent codes: the walk between two of them, what a prior looks like, and the codes of images."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.images import from_uint8
+from ..errors import ContractError, UsageError
+from ..interfaces import Encoder, Generator, Posterior, Trainer
+from ..rng import Rng
+
+DRAWS, MAX_NUMBERS = 4096, 2**22
+"""A prior is judged by this many codes; by fewer where they would have more numbers in all."""
+SURE = 5.0
+"""What is closer to 0 or 1 than this many standard errors is taken for it."""
+ENCODED_AT_ONCE = 500
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; each module's mode is restored after."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def slerp(start: Tensor, end: Tensor, t: float, centre: Tensor | float = 0.0) -> Tensor:
+    """The codes at ``t`` in [0, 1] on the arcs about ``centre`` from ``start`` to ``end``, all
+    ``(B, ...)``.
+
+    Spherical linear interpolation (Shoemake 1985; for latents: White 2016): a Gaussian in many
+    dimensions has its codes near a sphere, and a straight line leaves it. Where the two point the
+    same or the opposite way, or one is the centre, there is no one arc, and the straight line is
+    taken. Numbers that both ends share, as the one-hot of a label behind a code, stay what they
+    are.
+    """
+    if t in (0, 1):
+        return end if t else start
+    a, b = ((codes - centre).flatten(1).double() for codes in (start, end))  # (B, L)
+    shared = a == b
+    p, q = a.masked_fill(shared, 0), b.masked_fill(shared, 0)
+    angle = F.cosine_similarity(p, q, dim=1).clamp(-1, 1).acos()[:, None]  # (B, 1)
+    nothing = (p.norm(dim=1) * q.norm(dim=1) == 0)[:, None]
+    straight = nothing | (angle.sin() < 1e-4)
+    of_p = torch.where(straight, 1 - t, ((1 - t) * angle).sin() / angle.sin())
+    of_q = torch.where(straight, t, (t * angle).sin() / angle.sin())
+    path = torch.where(shared, a, of_p * p + of_q * q)
+    return (path.view_as(start) + centre).to(start.dtype)
+
+
+def lerp(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """The codes at ``t`` in [0, 1] on the straight lines from ``start`` to ``end``, both ``(B,
+    ...)``.
+    """
+    if t in (0, 1):
+        return end if t else start
+    return torch.where(start == end, start, torch.lerp(start, end, t))
+
+
+class Prior(NamedTuple):
+    """What draws from a prior tell of it."""
+
+    draws: Tensor
+    """``(N, ...)``."""
+    centre: Tensor
+    """Mean of each number, ``(...)``; 0 where that is within the error of the draws."""
+    gaussian: bool
+    """Whether it has a Gaussian's tails: its excess kurtosis, a mean over the numbers that vary, is
+    near 0.
+    """
+    standard: bool
+    """Whether it is Gaussian, and all means are 0 and all variances 1 within the error of the
+    draws.
+    """
+
+
+def survey(generator: Generator, rng: Rng, label: int | None = None) -> Prior:
+    """Draw from a generator's prior, for one ``label`` if it has them, and say what it looks like.
+
+    Raises:
+        UsageError: its codes are whole numbers, between which there is nothing.
+    """
+    one = _draw(generator, 1, rng, label)
+    if not one.is_floating_point():
+        raise UsageError("the latent codes are whole numbers: there is nothing between two of them")
+    draws = _draw(
+        generator, max(64, min(DRAWS, MAX_NUMBERS // max(1, one.numel()))), rng, label
+    )  # (N, ...)
+    flat = draws.flatten(1).double()  # (N, L)
+    mean, variance = flat.mean(0), flat.var(0, correction=0)  # (L,)
+    error = (variance / len(flat)).sqrt()
+    centre = torch.where(mean.abs() > SURE * error, mean, 0.0)
+    varies = variance > 1e-10 * variance.max()
+    kurtosis = (flat - mean)[:, varies].pow(4).mean(0) / variance[varies].square() - 3.0
+    gaussian = not bool(varies.any()) or abs(float(kurtosis.mean())) < 0.5
+    unit = bool(((variance - 1).abs() < SURE * (2 / len(flat)) ** 0.5).all())
+    return Prior(
+        draws,
+        centre.view_as(one[0]).to(one.dtype),
+        gaussian,
+        gaussian and unit and not bool(centre.any()),
+    )
+
+
+def _draw(generator: Generator, n: int, rng: Rng, label: int | None) -> Tensor:
+    return generator.prior(n, rng, None if label is None else torch.full((n,), label))
+
+
+def quantiles(prior: Prior, count: int) -> Tensor:
+    """For each number of a code, values with equal steps of probability between them, ``(count,
+    L)``.
+
+    Exact for a standard normal prior (Kingma & Welling 2014, appendix A), else those of the draws.
+    """
+    probabilities = (torch.arange(count) + 0.5) / count
+    flat = prior.draws.flatten(1)  # (N, L)
+    if prior.standard:
+        same: Tensor = torch.special.ndtri(probabilities)
+        return same[:, None].expand(count, flat.shape[1])
+    return torch.quantile(flat.float(), probabilities, dim=0)
+
+
+def find_encoder(trainer: Trainer, name: str) -> Encoder:
+    """The trainer's child module that is a :class:`genkit.Encoder`: ``trainer.encoder``, or the
+    only one.
+
+    Raises:
+        UsageError: it has none, or several of other names.
+    """
+    found = {
+        child: module for child, module in trainer.named_children() if isinstance(module, Encoder)
+    }
+    if not found:
+        raise UsageError(f"{name} has no encoder, so images have no latent codes in it")
+    if len(found) > 1 and "encoder" not in found:
+        raise UsageError(
+            f"{name} has several encoders ({', '.join(found)}) and none is called encoder"
+        )
+    return found.get("encoder") or next(iter(found.values()))
+
+
+def encode(encoder: Encoder, images: Tensor, name: str) -> Tensor:
+    """Images, uint8 ``(N, C, H, W)`` → their codes, or the means of their posteriors, ``(N, L)``,
+    in evaluation mode.
+
+    Raises:
+        ContractError: the encoder gives something else, or numbers that are not finite.
+    """
+    parts = []
+    with evaluating(encoder):
+        for first in range(0, len(images), ENCODED_AT_ONCE):
+            some = images[first : first + ENCODED_AT_ONCE]
+            found = encoder(from_uint8(some))
+            codes = found.mean if isinstance(found, Posterior) else found
+            if not isinstance(codes, Tensor) or codes.dim() != 2 or len(codes) != len(some):
+                given = (
+                    f"shape {tuple(codes.shape)}"
+                    if isinstance(codes, Tensor)
+                    else type(codes).__name__
+                )
+                raise ContractError(
+                    f"the encoder of {name} gave {given}, not codes (B, L) or a genkit.Posterior of such"
+                )
+            parts.append(codes)
+    codes = torch.cat(parts)
+    if not bool(torch.isfinite(codes).all()):
+        raise ContractError(f"the encoder of {name} gave codes that are not finite")
+    return codes

@@ -1,0 +1,181 @@
+"""What is installed and what is wrong with it. Each plugin is imported in a process of its own,
+with a time limit: however broken one is (it may exit or hang), the others are still told of."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import GenkitError, PluginError
+from .registry import (
+    OWN_DISTRIBUTION,
+    Plugin,
+    PluginCommand,
+    Registered,
+    discover,
+    discover_commands,
+)
+
+
+@dataclass
+class Diagnosis:
+    """What became of one plugin when it was imported on its own."""
+
+    name: str
+    distribution: str
+    version: str
+    state: str
+    """``ok``, ``broken``, ``incompatible``, ``shadowed`` (another has one of its names) or
+    ``disabled``.
+    """
+    reason: str = ""
+    seconds: float | None = None
+    """To import its module; None where it never finished."""
+    provides: list[str] = field(default_factory=list)
+    traceback: list[str] = field(default_factory=list)
+    """The last lines of it."""
+
+
+def diagnose(time_limit: float = 20.0) -> list[Diagnosis]:
+    """Import every plugin and every plugin's command on its own, each for at most ``time_limit``
+    seconds.
+
+    Those that ``GENKIT_PLUGINS`` leaves out are not imported.
+    """
+    everything: list[Plugin | PluginCommand] = [*discover({}).plugins, *discover_commands({})]
+    allowed: list[Plugin | PluginCommand] = [*discover().plugins, *discover_commands()]
+    enabled = {_key(one) for one in allowed}
+    found = []
+    for one in everything:
+        result = Diagnosis(
+            _title(one), one.distribution, one.version, "disabled", "GENKIT_PLUGINS leaves it out"
+        )
+        if _key(one) in enabled:
+            _probe(one, result, time_limit)
+        found.append(result)
+    _mark_shadowed(found)
+    return found
+
+
+def _key(one: Plugin | PluginCommand) -> tuple[str, str, str]:
+    return (type(one).__name__, one.name, one.distribution)
+
+
+def _title(one: Plugin | PluginCommand) -> str:
+    return one.name if isinstance(one, Plugin) else f"command {one.name}"
+
+
+def _probe(one: Plugin | PluginCommand, result: Diagnosis, time_limit: float) -> None:
+    """Import it in a new process and write into ``result`` what came of it."""
+    result.state = "broken"
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder) / "answer.json", Path(folder) / "stderr"
+        command = [sys.executable, "-c", _ANSWER, *_key(one), str(out)]
+        with errors.open(
+            "wb"
+        ) as stderr:  # a file: a pipe could be held open by what a plugin leaves running
+            try:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    timeout=time_limit,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                result.reason = f"importing it did not end within {time_limit:g} s"
+                return
+        text = out.read_text() if out.exists() else ""
+        if not text:
+            result.reason = f"importing it ended the process with exit code {done.returncode}"
+            result.traceback = errors.read_text(errors="replace").splitlines()[-5:]
+            return
+    answer = json.loads(text)
+    result.state = answer["state"]
+    result.reason = answer["error"] or ""
+    result.seconds = answer["seconds"]
+    result.provides = answer["provides"]
+    result.traceback = (answer["traceback"] or "").splitlines()[-5:]
+
+
+_ANSWER = "import sys; from genkit.plugins.doctor import answer; answer(*sys.argv[1:])"
+
+
+def answer(kind: str, name: str, distribution: str, out: str) -> None:
+    """What the new process does: import one plugin or command, and write what came of it to the
+    file ``out``.
+    """
+    found = _ask_plugin if kind == Plugin.__name__ else _ask_command
+    Path(out).write_text(json.dumps(found(name, distribution)))
+
+
+def _ask_plugin(name: str, distribution: str) -> dict[str, Any]:
+    (plugin,) = (
+        p for p in discover({}).plugins if (p.name, p.distribution) == (name, distribution)
+    )
+    plugin.load()
+    state, error, trace = plugin.state, plugin.error, plugin.traceback
+    entries = [(kind, entry) for kind, found in plugin.entries.items() for entry in found]
+    problems = []
+    for _, entry in entries:
+        try:
+            Registered(entry, plugin).target()
+        except GenkitError as problem:
+            problems.append(str(problem))
+            trace = trace or traceback.format_exc()
+    if problems:
+        state, error = "broken", "; ".join(problems)
+    return {
+        "state": state,
+        "error": error,
+        "traceback": trace,
+        "seconds": plugin.import_seconds,
+        "provides": [f"{kind.noun} {entry.name}" for kind, entry in entries],
+    }
+
+
+def _ask_command(name: str, distribution: str) -> dict[str, Any]:
+    (command,) = (
+        c for c in discover_commands({}) if (c.name, c.distribution) == (name, distribution)
+    )
+    start = time.perf_counter()
+    error = trace = None
+    try:
+        if not isinstance(command.load(), click.Command):
+            error = f"{command.target} is no click command"
+    except PluginError as problem:
+        error, trace = str(problem), traceback.format_exc()
+    seconds = time.perf_counter() - start
+    state = "broken" if error else "ok"
+    return {
+        "state": state,
+        "error": error,
+        "traceback": trace,
+        "seconds": seconds,
+        "provides": [f"command {name}"],
+    }
+
+
+def _mark_shadowed(found: list[Diagnosis]) -> None:
+    for one in found:
+        for other in found:
+            common = sorted(set(one.provides) & set(other.provides))
+            own = one.distribution == OWN_DISTRIBUTION
+            if one is not other and common and one.state == "ok" and not own:
+                one.state = "shadowed"
+                one.reason = f"{common[0]} is also of {other.distribution}: say {one.distribution}/NAME for this one"
+
+
+def strangers() -> list[str]:
+    """Other distributions that provide a package called genkit."""
+    owners = importlib.metadata.packages_distributions().get("genkit", [])
+    return sorted(set(owners) - {OWN_DISTRIBUTION})

@@ -1,0 +1,320 @@
+"""Write, verify and read checkpoints: safetensors and JSON, never a pickle.
+
+A checkpoint is a folder ``step-000001000`` with ``model.safetensors`` (the networks: what one would
+share), ``state.safetensors`` (optimizers, random streams, engine) and ``manifest.json`` (format,
+step, names, shapes, dtypes, and SHA-256 of both files and of itself). It appears under its name
+only when all of it is safe on disk.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import CheckpointError, first_line
+from . import atomic
+
+FORMAT = 1
+MAX_FILE_BYTES = 64 * 2**30
+MAX_MANIFEST_BYTES = 2 * 2**20
+MAX_HEADER_BYTES = 4 * 2**20
+FILES = ("model", "state")
+_NAME = re.compile(r"step-(\d{9,})")
+
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
+"""dtype and shape of tensors by name."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read and verified."""
+
+    path: Path
+    step: int
+    model: dict[str, Tensor]
+    state: dict[str, Tensor]
+
+
+def write(
+    folder: Path,
+    step: int,
+    model: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    may_be_infinite: Collection[str] = (),
+) -> Path:
+    """Write the checkpoint of ``step`` below ``folder``, durably; on any error nothing of it stays.
+
+    Raises:
+        CheckpointError: a number is NaN or infinite, but in the tensors named in
+            ``may_be_infinite``; or the disk refused.
+    """
+    for name, tensor in [*model.items(), *state.items()]:
+        if name not in may_be_infinite and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"step {step}: {name} has NaN or infinite values; no checkpoint was written"
+            )
+    target = folder / f"step-{step:09d}"
+    temporary, replaced = (
+        folder / f".{target.name}.{os.getpid()}.{suffix}" for suffix in ("tmp", "old")
+    )
+    try:
+        atomic.make_folder(folder)
+        for path in (temporary, replaced):
+            atomic.remove(path)
+        atomic.new_folder(temporary)
+        _write_files(temporary, step, {"model": model, "state": state})
+        if target.exists():
+            atomic.rename(target, replaced)
+        atomic.rename(temporary, target)
+    except OSError as error:
+        raise CheckpointError(f"step {step}: cannot write {target}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(
+            OSError
+        ):  # what is left behind bears no checkpoint's name, and goes with the next
+            if replaced.exists() and not target.exists():
+                atomic.rename(replaced, target)
+            for path in (temporary, replaced):
+                atomic.remove(path)
+    return target
+
+
+def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    manifest: dict[str, Any] = {"format": FORMAT, "step": step, "files": {}}
+    for part, tensors in parts.items():
+        # clone: tensors may share memory (tied weights, views of a ring), which safetensors refuses
+        data = save(
+            {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        )
+        atomic.write_new(folder / f"{part}.safetensors", data)
+        manifest["files"][part] = {
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "tensors": {
+                name: [_dtype(tensor), list(tensor.shape)] for name, tensor in tensors.items()
+            },
+        }
+    manifest["sha256"] = _digest(manifest)
+    text = json.dumps(manifest).encode()
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise CheckpointError(f"step {step}: too many tensors for one checkpoint")
+    atomic.write_new(folder / "manifest.json", text)
+    atomic.sync_folder(folder)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints, and what a killed process left half-written.
+
+    Raises:
+        OSError: something could not be removed; the rest was.
+    """
+    problems = []
+    for path in steps(folder)[
+        keep:
+    ]:  # renamed first: no half of a checkpoint bears a checkpoint's name
+        try:
+            atomic.rename(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"))
+        except OSError as error:
+            problems.append(error)
+    for path in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")):
+        try:
+            atomic.remove(path)
+        except OSError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename checkpoints of later steps, which were damaged, so that they count as none:
+    ``damaged-step-000001000``.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    for path in steps(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            aside = path.with_name(f"damaged-{path.name}")
+            atomic.remove(aside)
+            atomic.rename(path, aside)
+
+
+def steps(folder: Path) -> list[Path]:
+    """The checkpoint folders below ``folder``, newest first; unverified."""
+    found = [
+        path
+        for path in folder.glob("step-*")
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def newest(
+    folder: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES
+) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint that verifies, and why each newer one was skipped.
+
+    Args:
+        folder: where the checkpoints are.
+        expected: dtype and shape of the model's tensors by name; one of another model is refused
+        unread.
+        limit: so is one with a file larger than this, in bytes.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    skipped: list[str] = []
+    for path in steps(folder):
+        try:
+            return read(path, expected, limit), skipped
+        except CheckpointError as error:
+            skipped.append(str(error))
+    raise CheckpointError("; ".join(skipped) if skipped else f"{folder} holds no checkpoint")
+
+
+def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES) -> Checkpoint:
+    """Read one checkpoint; sizes, hashes, names, shapes and dtypes are checked before a tensor is
+    used.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong with it.
+    """
+    if path.is_symlink():
+        raise CheckpointError(f"{path}: a symbolic link, which could lead anywhere")
+    manifest = _read_manifest(path / "manifest.json")
+    match = _NAME.fullmatch(path.name)
+    if match is None or manifest["step"] != int(match[1]):
+        raise CheckpointError(f"{path}: its manifest is of step {manifest['step']}")
+    entries = {
+        part: _entry(path / f"{part}.safetensors", manifest["files"][part], limit) for part in FILES
+    }
+    if expected is not None:
+        _compare(path, entries["model"].tensors, expected)
+    parts = {part: _read_tensors(path / f"{part}.safetensors", entries[part]) for part in FILES}
+    return Checkpoint(path, manifest["step"], parts["model"], parts["state"])
+
+
+def _compare(path: Path, found: Shapes, expected: Shapes) -> None:
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            there, here = (
+                " ".join(map(str, each.get(name, ("nothing",)))) for each in (found, expected)
+            )
+            raise CheckpointError(
+                f"{path}: {name!r} is {there} in it, and {here} in the model that run.json describes"
+            )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What a manifest says of one file, checked for being possible."""
+
+    size: int
+    digest: str
+    tensors: Shapes
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(_read_bounded(path, MAX_MANIFEST_BYTES))
+        digest = manifest.pop("sha256")
+        if manifest.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path}: format {manifest.get('format')!r}; this genkit reads format {FORMAT}"
+            )
+        if digest != _digest(manifest):
+            raise CheckpointError(f"{path}: damaged (its SHA-256 differs)")
+        step, files = manifest["step"], manifest["files"]
+        if type(step) is not int or type(files) is not dict or files.keys() != set(FILES):
+            raise CheckpointError(f"{path}: not a checkpoint's manifest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__})") from None
+    return dict(manifest)
+
+
+def _entry(path: Path, entry: Any, limit: int) -> _Entry:
+    """One file's part of a manifest: types, known dtypes, and sizes that add up."""
+    try:
+        size, digest = entry["bytes"], entry["sha256"]
+        tensors = {name: (dtype, tuple(shape)) for name, (dtype, shape) in entry["tensors"].items()}
+        content = 0
+        for dtype, shape in tensors.values():
+            if (
+                not all(type(length) is int and 0 <= length < 2**48 for length in shape)
+                or len(shape) > 64
+            ):
+                raise ValueError("impossible shape")
+            content += math.prod(shape) * _BYTES[dtype]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: its manifest entry is damaged ({type(error).__name__})"
+        ) from None
+    if (
+        type(size) is not int
+        or type(digest) is not str
+        or not 0 <= size - content <= MAX_HEADER_BYTES + 8
+    ):
+        raise CheckpointError(f"{path}: its manifest entry is damaged (its sizes do not add up)")
+    if size > limit:
+        raise CheckpointError(
+            f"{path}: {size} bytes, more than a checkpoint of this model can have ({limit})"
+        )
+    return _Entry(size, digest, tensors)
+
+
+def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
+    data = _read_bounded(path, entry.size)
+    if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.digest:
+        raise CheckpointError(f"{path}: damaged (its size or SHA-256 differs from the manifest's)")
+    if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{path}: its header is larger than {MAX_HEADER_BYTES} bytes")
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: damaged ({first_line(error)})") from None
+    if {
+        name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()
+    } != entry.tensors:
+        raise CheckpointError(f"{path}: its tensors are not those of the manifest")
+    return tensors
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    try:
+        return atomic.read(path, limit)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+_BYTES = {
+    name: dtype.itemsize
+    for name in (
+        *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float8_e4m3fn", "float8_e5m2"),
+    )
+    if isinstance(dtype := getattr(torch, name, None), torch.dtype)
+}
+"""Bytes of a number, by dtype."""

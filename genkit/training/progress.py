@@ -1,0 +1,96 @@
+"""Progress as people read it: a bar with rate and losses on a terminal, plain lines elsewhere.
+
+Only this imports rich.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ..callback import Callback, describe
+from ..errors import printable
+
+
+class Console(Callback):
+    """Log lines on standard output, notices and the bar on standard error.
+
+    The last line is the run's folder, the one before says where the latest samples are.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = RichConsole(stderr=True)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._log_format = ""
+        self._said: set[str] = set()
+
+    def on_notice(self, message: str) -> None:
+        self._print(f"note: {message}", to_stderr=True)
+
+    def on_start(self, path: Path, step: int, iterations: int, log_format: str) -> None:
+        self._log_format = log_format
+        start = f"from step {step} " if step else ""
+        self._print(f"training {start}to {iterations} iterations in {path}", to_stderr=True)
+        if self._terminal.is_terminal:
+            self._bar = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[metrics]}", markup=False, style="dim"),
+                console=self._terminal,
+                transient=True,
+                refresh_per_second=2,  # a thread of its own: often enough to read, seldom enough to cost nothing
+            )
+            self._task = self._bar.add_task(
+                "", total=iterations, completed=step, rate="", metrics=""
+            )
+            self._bar.start()
+
+    def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._bar:
+            speed = self._bar.tasks[0].speed
+            rate = f"{speed:,.0f} it/s" if speed else ""
+            self._bar.update(
+                self._task,
+                completed=step,
+                rate=rate,
+                metrics=printable(describe(self._log_format, metrics)),
+            )
+
+    def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
+        self._print(f"{step} {describe(self._log_format, metrics)}")
+
+    def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
+        for kind in wrong.keys() - self._said:  # once, and again if it came back
+            self._print(f"alarm: step {step}: {wrong[kind]}", to_stderr=True)
+        self._said = set(wrong)
+
+    def on_evaluate(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._print(f"test after {step} iterations: {describe('', metrics)}")
+
+    def on_stop(self, step: int) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def on_end(self, step: int, path: Path, samples: Path | None) -> None:
+        self._print(f"samples: {samples}")
+        self._print(str(path))
+
+    def _print(self, line: str, *, to_stderr: bool = False) -> None:
+        line = printable(line)
+        if self._bar and sys.stdout.isatty():  # through the bar, which would overwrite it otherwise
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr if to_stderr else sys.stdout, flush=True)

@@ -32,7 +32,7 @@ from .errors import (
     GenkitError,
     UnknownNameError,
     UsageError,
-    blame,
+    attribute_errors,
     nearest,
 )
 from .evaluation import extractor, measure
@@ -92,7 +92,7 @@ def train(
     owner = name if isinstance(model, str) else None
 
     def engine_of(options: TrainOptions) -> Engine:
-        with blame(owner, "to be built"):
+        with attribute_errors(owner, "to be built"):
             trainer = build(trainer_class, own, data.spec, core.seed, device)
         return _engine(trainer, data, options, owner)
 
@@ -191,7 +191,7 @@ def _resume(
     data = (
         run.data(changes.get("data_root"), told.on_notice)
         if dataset is None
-        else run.recognise(_in_memory(dataset))
+        else run.verify_dataset(_in_memory(dataset))
     )
     recorded = {"kernels": "torch", **info.environment}  # older runs knew no others
     as_before = core.model_copy(
@@ -306,7 +306,7 @@ def evaluate(
     data = (
         run.data(_absolute(data_root), notify)
         if dataset is None
-        else run.recognise(_in_memory(dataset))
+        else run.verify_dataset(_in_memory(dataset))
     )
     return measure.evaluate(run, data, metrics, count, seed, notify)
 
@@ -399,7 +399,7 @@ def _audience(
     named: dict[str, Callback] = {}
     for name in core.callbacks:
         target = registry.find(CallbackEntry, name).target()
-        with blame(f"callback {name}", "to be made"):
+        with attribute_errors(f"callback {name}", "to be made"):
             named[name] = target()
         if not isinstance(named[name], Callback):
             raise ContractError(

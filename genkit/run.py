@@ -25,7 +25,7 @@ from .errors import (
     GenkitWarning,
     RunError,
     UsageError,
-    blame,
+    attribute_errors,
     first_line,
 )
 from .hookspecs import Dataset, Model
@@ -286,9 +286,9 @@ class Run:
             shape=self.spec.shape,
             offline=offline,
         )
-        return self.recognise(load_dataset(self.registry, name, request, notify))
+        return self.verify_dataset(load_dataset(self.registry, name, request, notify))
 
-    def recognise(self, data: ImageData) -> ImageData:
+    def verify_dataset(self, data: ImageData) -> ImageData:
         """``data``, if it is what the run was trained on.
 
         Raises:
@@ -314,7 +314,7 @@ class Run:
         :meth:`genkit.Trainer.sample`.
         """
         trainer = self.trainer
-        with blame(self.owner, "to sample"):
+        with attribute_errors(self.owner, "to sample"):
             return trainer.sample(n, Rng(seed, "samples"), labels)
 
     @torch.no_grad()
@@ -336,7 +336,7 @@ class Run:
         training = trainer.training
         trainer.eval()
         try:
-            with blame(self.owner, "to reconstruct"):
+            with attribute_errors(self.owner, "to reconstruct"):
                 return trainer.reconstruct(images)
         finally:
             trainer.train(training)

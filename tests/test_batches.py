@@ -11,7 +11,7 @@ from torch import Tensor
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import Split, from_images
-from genkit.data.loader import Feed, Order, Resident, Streamed, in_order
+from genkit.data.loader import Loader, Order, Resident, Streamed, iterate_batches
 from genkit.engines.base import Engine
 from genkit.interfaces import build
 from genkit.storage import state
@@ -41,17 +41,17 @@ def split(count: int = 50) -> Split:
 
 def test_batches_gather_and_scale() -> None:
     order = Order(50, 4, seed=0)
-    feed = Resident(split(), order, CPU)
-    (window,) = feed.windows(5, 2)
-    batch = feed.batch(window[1])
+    loader = Resident(split(), order, CPU)
+    (window,) = loader.windows(5, 2)
+    batch = loader.batch(window[1])
     (index,) = order.indices(6, 1)
     assert batch.labels is not None
     assert batch.labels.equal(index)
     assert torch.allclose(batch.images, split().images[index].float() / 127.5 - 1)
 
 
-def test_in_order_gives_all_once() -> None:
-    batches = list(in_order(split(5), 2, CPU))
+def test_iterate_batches_gives_all_once() -> None:
+    batches = list(iterate_batches(split(5), 2, CPU))
     assert [batch.labels.tolist() for batch in batches if batch.labels is not None] == [
         [0, 1],
         [2, 3],
@@ -59,11 +59,11 @@ def test_in_order_gives_all_once() -> None:
     ]
 
 
-def batches_of(feed: Feed, calls: list[tuple[int, int]]) -> list[genkit.Batch]:
+def batches_of(loader: Loader, calls: list[tuple[int, int]]) -> list[genkit.Batch]:
     return [
-        feed.batch(index)
+        loader.batch(index)
         for first, steps in calls
-        for window in feed.windows(first, steps)
+        for window in loader.windows(first, steps)
         for index in window
     ]
 
@@ -95,19 +95,19 @@ def test_a_stream_gathers_ahead() -> None:
     """While the images of a window are used, those of the next one come, even past the last step
     asked for.
     """
-    feed = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
+    loader = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
     gathered = []
-    plain = feed._gather
+    plain = loader._gather
 
     def watched(indices: Tensor) -> tuple[Tensor, Tensor | None]:
         gathered.append(threading.current_thread().name)
         return plain(indices)
 
-    feed._gather = watched  # type: ignore[method-assign]
+    loader._gather = watched  # type: ignore[method-assign]
     for _ in range(3):
-        list(feed.windows(0, 0))
+        list(loader.windows(0, 0))
     for first in (0, 6, 12):
-        list(feed.windows(first, 6))
+        list(loader.windows(first, 6))
     assert (
         gathered[0] == threading.main_thread().name
     )  # nothing could know where the first would begin
@@ -119,15 +119,15 @@ def test_a_stream_gathers_ahead() -> None:
 def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, graph: bool) -> None:
     data = from_images(images)
     made: list[Engine] = []
-    feeds: list[Callable[[Split, Order, torch.device], Feed]] = [
+    factories: list[Callable[[Split, Order, torch.device], Loader]] = [
         Resident,
         partial(Streamed, chunk=5),
     ]
-    for feed in feeds:
+    for factory in factories:
         trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
         capture = RecordingCapture(4) if graph else None
         options = TrainOptions(batch_size=4, log_interval=50, engine="graph" if graph else "eager")
-        made.append(Engine(trainer, data, options, capture=capture, feed_by=feed))
+        made.append(Engine(trainer, data, options, capture=capture, loader_factory=factory))
     resident, streamed = made
     for engine in made:
         for window in (7, 20, 3, 11):
@@ -151,7 +151,11 @@ def test_k_is_at_most_what_a_stream_brings(tiny: type[genkit.Trainer], images: T
     trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
     options = TrainOptions(batch_size=4, log_interval=50)
     engine = Engine(
-        trainer, data, options, capture=RecordingCapture(64), feed_by=partial(Streamed, chunk=6)
+        trainer,
+        data,
+        options,
+        capture=RecordingCapture(64),
+        loader_factory=partial(Streamed, chunk=6),
     )
     engine.run(
         7

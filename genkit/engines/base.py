@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from ..config import TrainOptions
 from ..data.datasets import ImageData, Split
-from ..data.loader import Feed, Order, Streamed, feed
-from ..errors import CheckpointError, ContractError, DeviceError, GenkitWarning, blame, first_line
+from ..data.loader import Loader, Order, Streamed, make_loader
+from ..errors import (
+    CheckpointError,
+    ContractError,
+    DeviceError,
+    GenkitWarning,
+    attribute_errors,
+    first_line,
+)
 from ..interfaces import Batch, Metrics, Trainer
 from ..rng import Rng
 from ..storage import state
@@ -57,7 +64,7 @@ class Engine:
         owner: the plugin's name of the model, to be named when a step fails; None for a user's own
         class.
         capture: what captures steps for the engine ``graph``; None: CUDA graphs, or plans on a CPU.
-        feed_by: makes what brings the images to the device.
+        loader_factory: makes what brings the images to the device.
     """
 
     def __init__(
@@ -67,7 +74,7 @@ class Engine:
         options: TrainOptions,
         owner: str | None = None,
         capture: Capture | None = None,
-        feed_by: Callable[[Split, Order, torch.device], Feed] = feed,
+        loader_factory: Callable[[Split, Order, torch.device], Loader] = make_loader,
     ) -> None:
         self.trainer = trainer
         self.owner = owner
@@ -78,7 +85,7 @@ class Engine:
         self._seed = options.seed
         self.rng = Rng(options.seed, "training", self.device)
         self._per_step = trainer.batches_per_step * options.batch_size
-        self._feed = feed_by(
+        self._loader = loader_factory(
             data.train, Order(len(data.train), self._per_step, options.seed), self.device
         )
         self._names: tuple[str, ...] | None = None
@@ -124,7 +131,7 @@ class Engine:
     @property
     def streamed(self) -> bool:
         """Whether the images do not fit on the device, and are brought there as they are needed."""
-        return isinstance(self._feed, Streamed)
+        return isinstance(self._loader, Streamed)
 
     @property
     def replays(self) -> int:
@@ -136,8 +143,8 @@ class Engine:
         ``stop`` is asked for.
         """
         goal = self.step + steps
-        for indices in self._feed.windows(self.step, steps):
-            with blame(self.owner, f"in a step after {self.step}"):
+        for indices in self._loader.windows(self.step, steps):
+            with attribute_errors(self.owner, f"in a step after {self.step}"):
                 rows = self._rows(indices, stop)
             start = self.step % self.log_interval
             self._ring[start : start + len(rows)] = rows
@@ -163,7 +170,7 @@ class Engine:
                 None,
                 f"the step cannot be captured: {_changes(changed)}",
             )
-        elif not (stop or (len(indices) == 1 and self._settling and self._feed.chunk > 1)):
+        elif not (stop or (len(indices) == 1 and self._settling and self._loader.chunk > 1)):
             with torch.random.fork_rng(devices=[]):  # which no step should use, but some do
                 self._build_graph(self._capture, indices)
         else:
@@ -184,7 +191,7 @@ class Engine:
                 len(self._names or ()),
                 self.device,
                 capture,
-                most=self._feed.chunk,
+                most=self._loader.chunk,
             )
             order = indices[
                 torch.arange(max(PROVED, graph.steps), device=self.device) % len(indices)
@@ -234,7 +241,7 @@ class Engine:
 
     def _one_step(self, index: Tensor) -> Tensor:
         """One update from the sample numbers ``(per_step,)``; its metrics, ``(M,)``."""
-        metrics = self._update(self._feed.batch(index, self._memory_format))
+        metrics = self._update(self._loader.batch(index, self._memory_format))
         self.trainer.iteration.add_(1)
         return torch.stack([*metrics.values()]).float()
 
@@ -252,7 +259,7 @@ class Engine:
         values: list[Tensor] = []
         with self._kernels:
             for index in indices.unbind():
-                batch = self._feed.batch(index, self._memory_format)
+                batch = self._loader.batch(index, self._memory_format)
                 metrics = self._update(batch) if self._proved else self._prove(batch)
                 iteration.add_(1)
                 if not isinstance(metrics, Mapping) or tuple(metrics) != self._names:
@@ -320,7 +327,7 @@ class Engine:
 
     def close(self) -> None:
         """No further step follows: let go of what brings the images."""
-        self._feed.close()
+        self._loader.close()
 
     def means(self) -> dict[str, float]:
         """Means of the metrics since the log interval began (the whole interval at its end); empty

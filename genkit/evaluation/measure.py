@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ..data.datasets import ImageData, Notify
 from ..data.images import from_uint8
-from ..errors import ContractError, DataError, GenkitError, PluginError, UsageError, blame
+from ..errors import (
+    ContractError,
+    DataError,
+    GenkitError,
+    PluginError,
+    UsageError,
+    attribute_errors,
+)
 from ..hookspecs import Metric
 from ..interfaces import Evaluates, Posterior, Reconstructs
 from ..plugins.registry import Registered
@@ -100,7 +107,7 @@ def evaluate(
     }
     if isinstance(run.trainer, Evaluates):
         options = run.info.options
-        with torch.no_grad(), blame(run.owner, "to evaluate itself"):
+        with torch.no_grad(), attribute_errors(run.owner, "to evaluate itself"):
             means = loop.evaluate(run.trainer, data, options.batch_size, options.seed)
         content["test"] = {"step": run.step, "images": len(data.test), **means}
     run.record(EVALUATION, content)
@@ -190,7 +197,7 @@ class _Subject:
     def _samples(self) -> Tensor:
         trainer, rng = self.run.trainer, Rng(self.seed, "samples")
         self.notify(f"drawing {self.count} samples")
-        with blame(self.run.owner, "to sample"):
+        with attribute_errors(self.run.owner, "to sample"):
             labels = trainer.labels_for(self.count)
             parts = [
                 trainer.sample(
@@ -218,7 +225,7 @@ class _Subject:
 
     def _encode(self, images: Tensor) -> Any:
         encoder = find_encoder(self.run.trainer, self.run.info.model.name)
-        with evaluating(encoder), blame(self.run.owner, "to encode"):
+        with evaluating(encoder), attribute_errors(self.run.owner, "to encode"):
             return encoder(images)
 
     def _posterior(self, limit: int | None) -> Posterior:
@@ -252,7 +259,7 @@ class _Subject:
         else:
             rng, size = Rng(self.seed, "importance"), max(1, NUMBERS // (codes * images[0].numel()))
         parts = []
-        with evaluating(trainer), blame(self.run.owner, "to give its likelihood"):
+        with evaluating(trainer), attribute_errors(self.run.owner, "to give its likelihood"):
             for i in range(0, len(images), size):
                 many = images[i : i + size].repeat_interleave(codes, 0)  # (B * K, C, H, W)
                 q = Posterior(
@@ -349,7 +356,7 @@ def _measurement(
 
 def _figures(metric: Registered[Metric], first: Tensor, second: Tensor) -> dict[str, float]:
     measure = metric.target()
-    with torch.no_grad(), blame(f"metric {metric.qualified_name}", "to measure"):
+    with torch.no_grad(), attribute_errors(f"metric {metric.qualified_name}", "to measure"):
         found = measure(first, second)
     if not isinstance(found, Mapping):
         raise ContractError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config import TrainOptions
 from ..data.datasets import DataRequest, ImageData, Split, from_images
-from ..data.loader import in_order
+from ..data.loader import iterate_batches
 from ..engines.base import Engine
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Batch, DataSpec, Metrics, Trainer, build
@@ -64,7 +64,9 @@ class ModelSubject(Subject):
     def batch(self, trainer: Trainer, batch_size: int = 8) -> Batch:
         """Real images for one step, ``(batches_per_step * batch_size, C, H, W)``."""
         data = made_images(trainer.spec).train
-        return next(in_order(data, trainer.batches_per_step * batch_size, trainer.iteration.device))
+        return next(
+            iterate_batches(data, trainer.batches_per_step * batch_size, trainer.iteration.device)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.datasets import ImageData, Split
 from ..data.images import from_uint8
-from ..data.loader import in_order
+from ..data.loader import iterate_batches
 from ..errors import first_line
 from ..interfaces import Batch, Discriminator, Trainer
 from ..rng import Rng
@@ -105,7 +105,9 @@ class Alarm:
     def _batch(self) -> Batch:
         index = Rng(self._seed, "alarm batch").integers(len(self._train), self._per_step)
         labels = None if self._train.labels is None else self._train.labels[index]
-        return next(in_order(Split(self._train.images[index], labels), len(index), self._device))
+        return next(
+            iterate_batches(Split(self._train.images[index], labels), len(index), self._device)
+        )
 
     @cached_property
     def _real_distance(self) -> float:

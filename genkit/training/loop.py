@@ -10,9 +10,9 @@ from ..callback import Callback, describe
 from ..config import TrainOptions
 from ..data import images
 from ..data.datasets import ImageData
-from ..data.loader import in_order
+from ..data.loader import iterate_batches
 from ..engines.base import Engine
-from ..errors import GenkitError, Interrupted, RunError, blame, first_line
+from ..errors import GenkitError, Interrupted, RunError, attribute_errors, first_line
 from ..interfaces import Evaluates, Trainer
 from ..rng import Rng
 from ..run import Run
@@ -172,7 +172,7 @@ def _log(run: Run, engine: Engine, clock: _Clock, told: Callback) -> None:
 
 
 def _sample(run: Run, engine: Engine, seed: int, told: Callback) -> None:
-    with blame(engine.owner, "to sample"):
+    with attribute_errors(engine.owner, "to sample"):
         grid = engine.trainer.sample(GRID, Rng(seed, "grid", engine.device))
     path = run.folder.samples(engine.step)
     if _written(lambda: images.save_grid(grid, path), f"the samples of step {engine.step}", told):
@@ -229,7 +229,7 @@ def _evaluate(
     if not isinstance(trainer, Evaluates) or len(data.test) == 0:
         return
     step = int(trainer.iteration)
-    with blame(engine.owner, "to evaluate itself"):
+    with attribute_errors(engine.owner, "to evaluate itself"):
         metrics = evaluate(trainer, data, options.batch_size, options.seed)
     content = {"test": {"step": step, "images": len(data.test), **metrics}}
     _written(lambda: run.record(EVALUATION, content), EVALUATION, told)
@@ -247,7 +247,7 @@ def evaluate(trainer: Trainer, data: ImageData, batch_size: int, seed: int) -> d
     sums: dict[str, float] = {}
     trainer.eval()
     try:
-        for batch in in_order(data.test, batch_size, device):
+        for batch in iterate_batches(data.test, batch_size, device):
             for name, mean in trainer.evaluate(batch, rng).items():
                 sums[name] = sums.get(name, 0.0) + float(mean) * len(batch.images)
     finally:

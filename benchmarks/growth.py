@@ -23,7 +23,7 @@ from genkit.config import TrainOptions
 from genkit.data.datasets import ImageData, Split
 from genkit.engines.base import Engine, choose_device
 from genkit.hookspecs import Model
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.plugins.registry import discover
 
 BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)

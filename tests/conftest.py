@@ -5,13 +5,16 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import genkit
+from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
+from genkit.training.session import Training
 
 
 class TinyGenerator(genkit.Generator):
@@ -91,6 +94,13 @@ def data(images: Tensor) -> genkit.ImageData:
 @pytest.fixture
 def tiny() -> type[TinyGAN]:
     return TinyGAN
+
+
+def training_of(
+    trainer: genkit.Trainer, data: genkit.ImageData, options: TrainOptions, **how: Any
+) -> Training:
+    """A training of a trainer that was built already."""
+    return Training.prepare(lambda device: trainer, data, options, **how)
 
 
 MNIST = Path(os.environ.get("GENKIT_DATA") or "absent").resolve()

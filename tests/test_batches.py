@@ -12,12 +12,13 @@ import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import Split, from_images
 from genkit.data.loader import Loader, Order, Resident, Streamed, iterate_batches
-from genkit.engines.base import Engine
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.storage import state
 from genkit.testing.subject import differing, tensors
+from genkit.training.session import Training
+from tests.conftest import training_of
 
-from .test_engine import RecordingCapture
+from .test_engine import graphs_of
 
 CPU = torch.device("cpu")
 
@@ -118,22 +119,24 @@ def test_a_stream_gathers_ahead() -> None:
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, graph: bool) -> None:
     data = from_images(images)
-    made: list[Engine] = []
+    made: list[Training] = []
     factories: list[Callable[[Split, Order, torch.device], Loader]] = [
         Resident,
         partial(Streamed, chunk=5),
     ]
     for factory in factories:
         trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
-        capture = RecordingCapture(4) if graph else None
+        capture = graphs_of(4) if graph else None
         options = TrainOptions(batch_size=4, log_interval=50, engine="graph" if graph else "eager")
-        made.append(Engine(trainer, data, options, capture=capture, loader_factory=factory))
+        made.append(
+            training_of(trainer, data, options, make_captured=capture, loader_factory=factory)
+        )
     resident, streamed = made
     for engine in made:
         for window in (7, 20, 3, 11):
             engine.run(window)
     assert (resident.streamed, streamed.streamed) == (False, True)
-    assert resident.name == streamed.name == ("graph" if graph else "eager")
+    assert resident.stepper.kind == streamed.stepper.kind == ("graph" if graph else "eager")
     assert not differing(tensors(resident.trainer), tensors(streamed.trainer))
     assert resident.means() == streamed.means()
 
@@ -150,15 +153,13 @@ def test_k_is_at_most_what_a_stream_brings(tiny: type[genkit.Trainer], images: T
     data = from_images(images)
     trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
     options = TrainOptions(batch_size=4, log_interval=50)
-    engine = Engine(
+    engine = training_of(
         trainer,
         data,
         options,
-        capture=RecordingCapture(64),
+        make_captured=graphs_of(64),
         loader_factory=partial(Streamed, chunk=6),
     )
-    engine.run(
-        7
-    )  # six, of which Python makes the first step and single graphs the rest, and one more
-    engine.run(12)  # two graphs of six
-    assert engine.replays == 5 + 1 + 2
+    engine.run(7)
+    engine.run(12)
+    assert engine.stepper.steps_per_replay == engine.work.loader.chunk

@@ -13,13 +13,14 @@ import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
 from genkit.data.images import from_uint8
-from genkit.engines.base import Engine
 from genkit.hookspecs import Model
-from genkit.interfaces import Reconstructs, build
+from genkit.interfaces import Reconstructs
+from genkit.models import build, find_trainer
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
-from genkit.run import find_trainer
 from genkit.storage import checkpoint
+from genkit.training.session import Training
+from tests.conftest import training_of
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = [registered.entry.name for registered in discover().all(Model) if registered.plugin.builtin]
@@ -41,8 +42,8 @@ def blobs(shape: tuple[int, int, int], count: int = 64) -> Tensor:
     return images
 
 
-def engine(trainer: genkit.Trainer, images: Tensor, batch_size: int = 8) -> Engine:
-    return Engine(
+def engine(trainer: genkit.Trainer, images: Tensor, batch_size: int = 8) -> Training:
+    return training_of(
         trainer, from_images(images), TrainOptions(batch_size=batch_size, log_interval=10)
     )
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
-from genkit.engines.base import Engine
+from tests.conftest import training_of
 
 FUSED = {
     "Adam": (torch.optim.Adam, {}),
@@ -80,9 +80,9 @@ def trained(engine: str, **config: object) -> Layouts:
     images = torch.zeros(10, 1, 4, 4, dtype=torch.uint8)
     trainer = Layouts(Layouts.Config(**config), genkit.DataSpec(1, 4, 4))
     options = TrainOptions(batch_size=2, iterations=8, engine=engine, kernels="torch")
-    made = Engine(trainer, from_images(images), options)
+    made = training_of(trainer, from_images(images), options)
     made.run(8)
-    assert made.name == engine
+    assert made.stepper.kind == engine
     return trainer
 
 
@@ -132,7 +132,7 @@ def test_every_number_of_a_parameter_moves_alike(
 ) -> None:
     trainer = Steps(nn.Parameter(parameter), loss)
     images = from_images(torch.zeros(10, 1, 4, 4, dtype=torch.uint8))
-    Engine(trainer, images, TrainOptions(batch_size=2, iterations=8)).run(5)
+    training_of(trainer, images, TrainOptions(batch_size=2, iterations=8)).run(5)
     assert torch.allclose(trainer.generator.parameter, torch.tensor(-0.5), atol=1e-5)
 
 

@@ -8,7 +8,7 @@ from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
 from genkit.engines.base import Engine
 from genkit.hookspecs import Model
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.plugins.registry import discover
 
 from ..work import AE_HIDDEN, AE_LATENT, BATCH, VAE_HIDDEN, VAE_LATENT, Made, Work, versions

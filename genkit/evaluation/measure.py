@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,15 +19,13 @@ from ..errors import (
     attribute_errors,
 )
 from ..hookspecs import Metric
-from ..interfaces import Evaluates, Posterior, Reconstructs
+from ..interfaces import HasLikelihood, Posterior, Reconstructs, evaluating
 from ..plugins.registry import Registered
 from ..rng import Rng
 from ..run import Run
-from ..storage.folder import EVALUATION
-from ..training import loop
 from . import extractor
 from .extractor import Extractor, ExtractorInfo, Rows
-from .latents import evaluating, find_encoder
+from .latents import find_encoder
 
 CHUNK = 1000
 """Images that a model makes at a time."""
@@ -37,14 +35,6 @@ NUMBERS = 2**23
 """In an array of decoded codes, at a time."""
 
 Pair = tuple[Tensor, Tensor]
-
-
-@runtime_checkable
-class HasLikelihood(Protocol):
-    """A trainer that says how likely images are, given codes."""
-
-    def log_likelihood(self, images: Tensor, z: Tensor) -> Tensor:
-        """log p(images | z), nats, ``(B,)``; called in evaluation mode, without gradients."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +92,6 @@ def evaluate(
             notify(f"{metric.entry.name} is left out: {error}")
     if not measured and refused is not None:
         raise refused
-    content: dict[str, dict[str, Any]] = {
-        "metrics": {name: found.content() for name, found in measured.items()}
-    }
-    if isinstance(run.trainer, Evaluates):
-        options = run.info.options
-        with torch.no_grad(), attribute_errors(run.owner, "to evaluate itself"):
-            means = loop.evaluate(run.trainer, data, options.batch_size, options.seed)
-        content["test"] = {"step": run.step, "images": len(data.test), **means}
-    run.record(EVALUATION, content)
     return measured
 
 

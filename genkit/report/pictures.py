@@ -22,7 +22,8 @@ from torch import Tensor
 from ..data.datasets import Split
 from ..data.images import GRID_TILE, grid
 from ..errors import ContractError, DataError, RunError, UsageError, attribute_errors
-from ..evaluation.latents import encode, evaluating, find_encoder, lerp, quantiles, slerp, survey
+from ..evaluation.latents import encode, find_encoder, lerp, quantiles, slerp, survey
+from ..interfaces import evaluating
 from ..rng import Rng, derive_seed
 from ..run import Run
 from ..storage import atomic

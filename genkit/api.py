@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .callback import Callback
-from .data.images import from_uint8
 from .data.selection import absolute
-from .errors import DataError
 from .evaluation.measure import Measurement
 from .interfaces import Trainer
 from .report.plotting import draw_curves
@@ -105,22 +101,6 @@ def load(path: str | Path, trainer: type[Trainer] | None = None) -> Run:
         RunError: the folder is no run.
     """
     return Run.open(path, trainer)
-
-
-def originals(run: Run, count: int | None = None, root: Path | None = None) -> torch.Tensor:
-    """The first ``count`` held-out images of a run's dataset (None: ten, or all), ``(count, C, H,
-    W)`` in [-1, 1].
-
-    Raises:
-        DataError: the dataset is not found, or holds out fewer.
-    """
-    held_out = run.data(root).test.images
-    count = min(10, len(held_out)) or 1 if count is None else count
-    if len(held_out) < count:
-        raise DataError(
-            f"{run.info.dataset.name} holds out {len(held_out)} images, fewer than the {count} asked for"
-        )
-    return from_uint8(held_out[:count])
 
 
 def evaluate(

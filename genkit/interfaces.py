@@ -219,7 +219,7 @@ class Trainer(nn.Module, abc.ABC):
 
     @final
     def labels_for(self, n: int, labels: Sequence[int] | Tensor | None = None) -> Tensor | None:
-        """What ``prior`` gets for ``n`` images: int64 ``(n,)`` for a conditional model, else None."""
+        """What ``prior`` gets for ``n`` images: int64 ``(n,)``; None for an unconditional model."""
         if not self.conditional:
             if labels is not None:
                 raise UsageError(

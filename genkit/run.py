@@ -6,17 +6,17 @@ interval), ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plot
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import ConfigDict
 from torch import Tensor
 
-from .config import MAX_THREADS, Config, Field, TrainOptions, parse
+from .config import parse
 from .data.datasets import DataRequest, ImageData, Notify, data_root, load_dataset
-from .data.selection import DatasetInfo, in_memory as images_in_memory
+from .data.images import from_uint8
+from .data.selection import in_memory as images_in_memory
 from .errors import (
     ConfigError,
     DataError,
@@ -28,66 +28,18 @@ from .errors import (
 )
 from .hookspecs import Dataset
 from .interfaces import DataSpec, Reconstructs, Trainer, evaluating
-from .models import ModelInfo, build, find_trainer
+from .models import build, find_trainer
 from .plugins.registry import Registered, Registry, discover
 from .rng import Rng
+from .run_info import RunInfo
 from .storage import checkpoint, state
 from .storage.folder import METRICS, RUN, RunFolder
 
-FORMAT: Literal[1] = 1
 STATE_FACTOR = 64
 MIN_LIMIT = 2**26
 """A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at
 least.
 """
-
-
-class Environment(Config):
-    """What bit-exactness depends on, and the engine, on which it does not. Empty: not recorded, by
-    an older genkit.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    genkit: str = ""
-    model: str = ""
-    """Distribution and version of the model's plugin."""
-    python: str = ""
-    torch: str = ""
-    numpy: str = ""
-    platform: str = ""
-    device: str = ""
-    cpu_capability: str = ""
-    threads: int = Field(0, ge=0, le=MAX_THREADS)
-    kernels: str = "torch"
-    """Older runs knew no others."""
-    engine: str = ""
-    """``graph`` or ``eager``; an older genkit put the reason behind it, in brackets."""
-    fallback_reason: str = ""
-    """Why steps are not captured, where that was tried or asked for."""
-
-    def recorded(self) -> dict[str, str | int]:
-        """What there is to show, by name."""
-        return {name: value for name, value in self.model_dump().items() if value}
-
-    def differences(self, other: "Environment") -> Iterator[tuple[str, object, object]]:
-        """What exactness depends on and differs: its name, here, and in ``other``."""
-        for name in type(self).model_fields:
-            here, there = getattr(self, name), getattr(other, name)
-            if name not in ("engine", "fallback_reason") and here != there:
-                yield name, here, there
-
-
-class RunInfo(Config):
-    """The content of ``run.json``."""
-
-    format: Literal[1] = FORMAT
-    model: ModelInfo
-    options: TrainOptions
-    config: dict[str, Any]
-    """The model's own options; its ``Config`` reads them."""
-    dataset: DatasetInfo
-    environment: Environment
 
 
 class Run:
@@ -177,7 +129,7 @@ class Run:
         if self._trainer_class is None:
             model = self.info.model
             if model.distribution is None:
-                how = "genkit.load(path, TheClass) or genkit.resume(path, trainer=TheClass, dataset=images)"
+                how = "genkit.load(path, C) or genkit.resume(path, trainer=C, dataset=images)"
                 raise UsageError(
                     f"{self.path} was trained with a class of no plugin; in Python say {how}"
                 )
@@ -294,6 +246,19 @@ class Run:
             return self.data(root, notify)
         return self.verify_dataset(images_in_memory(in_memory))
 
+    def originals(self, count: int | None = None, root: Path | None = None) -> Tensor:
+        """The first ``count`` held-out images (None: ten, or all), ``(count, C, H, W)`` in [-1, 1].
+
+        Raises:
+            DataError: the dataset is not found, or holds out fewer.
+        """
+        held_out = self.data(root).test.images
+        count = min(10, len(held_out)) or 1 if count is None else count
+        if len(held_out) < count:
+            name = self.info.dataset.name
+            raise DataError(f"{name} holds out {len(held_out)} images, and {count} were asked for")
+        return from_uint8(held_out[:count])
+
     def verify_dataset(self, data: ImageData) -> ImageData:
         """``data``, if it is what the run was trained on.
 
@@ -307,7 +272,8 @@ class Run:
             )
             counts = f" ({now} now, {was} then)" if now != was else ""
             raise DataError(
-                f"the images from {data.source}{counts} are not those that {self.path} was trained on: put those back, "
+                f"the images from {data.source}{counts} are not those that {self.path} "
+                "was trained on: put those back, "
                 "or train anew"
             )
         return data

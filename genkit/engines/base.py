@@ -107,7 +107,8 @@ def choose_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         raise DeviceError(
-            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here"
+            f"--device {name}: torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices here"
         )
     if device.type == "mps" and not mps:
         raise DeviceError(f"--device {name}: torch {torch.__version__} sees no Apple GPU here")

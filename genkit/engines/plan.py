@@ -263,7 +263,7 @@ class _Memory:
 
 
 def _constant(operation: Operation, changed: set[int]) -> bool:
-    """Whether it gives the same each time, and nothing changes that: its result can stay as it is."""
+    """Whether it gives the same each time and nothing changes that: its result can stay."""
     name = _name(operation.function)
     known = name in _CONSTANTS and (name.endswith("_like") or not operation.inputs())
     return known and all(storage(tensor) not in changed for tensor in operation.outputs())

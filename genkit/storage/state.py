@@ -141,7 +141,8 @@ def _compare(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Non
     for name, tensor in expected.items():
         if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
             raise CheckpointError(
-                f"tensor {name!r} is {found[name].dtype} {tuple(found[name].shape)} in the checkpoint, "
+                f"tensor {name!r} is {found[name].dtype} {tuple(found[name].shape)} in the "
+                "checkpoint, "
                 f"{tensor.dtype} {tuple(tensor.shape)} in the model"
             )
 
@@ -168,7 +169,7 @@ def _trainer_slots(trainer: Trainer) -> Iterator[Slot]:
 
 
 class _Holder(NamedTuple):
-    """A dict in which an optimizer keeps tensors: a group's options, or the state of one parameter."""
+    """A dict in which an optimizer keeps tensors: a group's options, or a parameter's state."""
 
     prefix: str
     values: MutableMapping[str, Any]

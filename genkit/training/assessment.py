@@ -1,4 +1,4 @@
-"""A run measured by metrics and by what its trainer measures itself, kept in ``evaluation.json``."""
+"""A run measured by metrics and by its trainer itself, kept in ``evaluation.json``."""
 
 from collections.abc import Sequence
 from typing import Any

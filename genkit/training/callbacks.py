@@ -1,4 +1,4 @@
-"""Which callbacks a run has: the progress, the user's own objects, and those that its options name."""
+"""Which callbacks a run has: the progress, the user's objects, and those that options name."""
 
 from collections.abc import Sequence
 

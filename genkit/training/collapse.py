@@ -194,7 +194,7 @@ class Alarm:
 
 
 def diagnose(rows: Sequence[Row]) -> dict[str, str]:
-    """What is wrong at the last of ``rows``, the readings so far: kind → one line. Empty: nothing."""
+    """What is wrong at the last of ``rows``, the readings so far: kind → one line."""
     if not rows:
         return {}
     last = rows[-1]

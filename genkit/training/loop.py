@@ -132,7 +132,7 @@ def _make_classify(run: Run, notify: Notify) -> Classify | None:
 
 
 def _begin(training: Training, recorder: RunRecorder, alarm: Alarm) -> None:
-    """What has to be there before the first step, and what a crash after the last one left undone."""
+    """What is needed before the first step, and what a crash after the last one left undone."""
     recorder.start_clock(training.step)
     folder, step = recorder.folder, training.step
     if not checkpoint.steps(

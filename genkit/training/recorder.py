@@ -15,7 +15,8 @@ from ..data import images
 from ..errors import GenkitError, RunError, first_line
 from ..interfaces import Trainer
 from ..plugins.registry import Registry
-from ..run import Run, RunInfo
+from ..run import Run
+from ..run_info import RunInfo
 from ..storage import checkpoint, state
 from ..storage.folder import (
     ALARM,
@@ -182,7 +183,7 @@ class RunRecorder:
         self.attempt(lambda: self.folder.write_json(FAILURE, failure), FAILURE)
 
     def attempt(self, write: Callable[[], object], what: str) -> bool:
-        """Write what can be made again. Where the disk refuses, that is a notice: training goes on."""
+        """Write what can be made later. Where the disk refuses, that is a notice: training goes on."""
         try:
             write()
         except (OSError, RunError) as error:

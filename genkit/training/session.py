@@ -1,11 +1,8 @@
 """Training: one training in memory. Whatever trains a model, trains it through this."""
 
-import platform
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import final
 
 import torch
@@ -23,7 +20,7 @@ from ..errors import CheckpointError, ContractError, GenkitWarning, attribute_er
 from ..interfaces import Trainer
 from ..models import ModelInfo
 from ..rng import Rng
-from ..run import Environment
+from ..run_info import Environment, current_environment
 from ..storage import state
 from ..storage.state import Tensors
 from ..updates import prefer_fused
@@ -272,18 +269,9 @@ class Training:
 
     def environment(self, model: ModelInfo) -> Environment:
         """What bit-exactness depends on, and the engine, on which it does not."""
-        device = self.device
-        named = f"{model.distribution} {model.version}"
-        return Environment(
-            genkit=version("genkit-torch"),
-            model=named if model.distribution else "of no plugin",
-            python=platform.python_version(),
-            torch=torch.__version__,
-            numpy=version("numpy"),
-            platform=f"{sys.platform} {platform.machine()}",
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            cpu_capability=torch.backends.cpu.get_cpu_capability(),
-            threads=torch.get_num_threads(),
+        return current_environment(
+            self.device,
+            model,
             kernels=self.work.kernels,
             engine=self.stepper.kind,
             fallback_reason=self.stepper.fallback_reason,

@@ -13,7 +13,7 @@ from ..engines.base import choose_device
 from ..interfaces import Trainer
 from ..models import build, resolve_model
 from ..plugins.registry import discover
-from ..run import RunInfo
+from ..run_info import RunInfo
 from .callbacks import make_callbacks
 from .recorder import RunRecorder
 from .session import Training

@@ -71,7 +71,7 @@ def fastest_threads(
 
 
 def candidates(most: int) -> Sequence[int]:
-    """Powers of two below ``most``, and ``most``: torch's own choice, which is the number of cores."""
+    """Powers of two below ``most``, and ``most``: torch's default, the number of cores."""
     powers = [2**exponent for exponent in range(most.bit_length()) if 2**exponent < most]
     return [*powers, most]
 

@@ -99,7 +99,8 @@ def discriminators_give_one_logit_an_image(subject: ModelSubject) -> None:
                 f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
             )
         assert not _squashes(network, subject.batch(trainer, 16).images), (
-            f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: logits have no sigmoid"
+            f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: "
+            "logits have no sigmoid"
         )
 
 

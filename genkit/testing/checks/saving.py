@@ -69,7 +69,8 @@ def resumed_equals_uninterrupted(subject: ModelSubject) -> None:
     resumed.run(5)
     changed = differing(tensors(whole.trainer), tensors(resumed.trainer))
     assert not changed, (
-        f"{changed[0]} differs: something that changes in step is no parameter, buffer or optimizer state"
+        f"{changed[0]} differs: something that changes in step is no parameter, buffer or "
+        "optimizer state"
     )
     assert whole.means() == resumed.means(), "the metrics differ after a resume"
 

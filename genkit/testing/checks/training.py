@@ -154,7 +154,8 @@ def every_parameter_learns(subject: ModelSubject) -> None:
         if name in before and torch.equal(p, before[name])
     ]
     assert not still, (
-        f"{still[0]} does not move in five steps: no loss reaches it, or its gradient is always zero"
+        f"{still[0]} does not move in five steps: no loss reaches it, or its gradient is "
+        "always zero"
     )
 
 
@@ -176,7 +177,7 @@ def step_is_capturable(subject: ModelSubject) -> None:
             sorted({type(optimizer).__name__ for optimizer in replayed.optimizers.values()})
         )
         raise Skipped(
-            f"{which} reads its own state on the host when on a CPU; there its step cannot be replayed"
+            f"{which} reads its state on the host when on a CPU; there its step cannot be replayed"
         )
     reads = ", ".join(sorted(set(recording.host_reads)))
     assert not reads, f"step waits for the device or has shapes that depend on data: {reads}"
@@ -184,6 +185,7 @@ def step_is_capturable(subject: ModelSubject) -> None:
         recording.replay()
     changed = differing(tensors(eager), tensors(replayed))
     assert not changed, (
-        f"{changed[0]} differs between 20 steps and 20 replays of one: something but a tensor changes in step "
+        f"{changed[0]} differs between 20 steps and 20 replays of one: something but a tensor "
+        "changes in step "
         "(a Python counter, a tensor replaced instead of changed in place)"
     )

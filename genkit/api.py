@@ -12,11 +12,11 @@ from .evaluation.measure import Measurement
 from .interfaces import Trainer
 from .report.plotting import draw_curves
 from .run import Run
-from .training.assessment import evaluate_run
 from .training.callbacks import make_notify
 from .training.loop import fit
 from .training.resuming import reopen
 from .training.starting import start
+from .training.validation import evaluate_run
 
 
 def train(

@@ -17,6 +17,7 @@ from .collapse import Alarm, Classify
 from .interrupt import Interrupt
 from .recorder import RunRecorder, describe_engine
 from .session import Training
+from .validation import validate
 
 GRID = 16
 """Images in a sample grid."""
@@ -177,7 +178,7 @@ def _evaluate(training: Training, recorder: RunRecorder) -> None:
     data = training.data
     if not isinstance(training.trainer, Evaluates) or len(data.test) == 0:
         return
-    step, metrics = training.step, training.validate()
+    step, metrics = training.step, validate(training)
     sections = {"test": {"step": step, "images": len(data.test), **metrics}}
     recorder.attempt(lambda: recorder.write_evaluation(sections), "evaluation.json")
     recorder.callbacks.on_evaluate(step, metrics)

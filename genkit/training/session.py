@@ -26,7 +26,6 @@ from ..storage.state import Tensors
 from ..updates import prefer_fused
 from .metric_buffer import MetricBuffer
 from .threads import set_threads
-from .validation import validate
 
 MakeTrainer = Callable[[torch.device], Trainer]
 MakeLoader = Callable[[Split, Order, torch.device], Loader]
@@ -197,12 +196,6 @@ class Training:
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
         wrong = (name for name, good in zip(tensors, finite, strict=True) if not good)
         return next((f"{n} has NaN or infinite values at step {self.step}" for n in wrong), None)
-
-    def validate(self) -> dict[str, float]:
-        """Means over the held-out images of what the trainer measures itself."""
-        with attribute_errors(self.owner, "to evaluate itself"):
-            size, seed = self.options.batch_size, self.options.seed
-            return validate(self.trainer, self.data, size, seed)
 
     def state(self) -> Tensors:
         """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing

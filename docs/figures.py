@@ -30,7 +30,7 @@ def write_row(titled: dict[str, Path], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
+def results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     """Write the pictures of docs/results.md."""
     steps = {
         f"{step:,} iterations": gan / "samples" / f"{step:09}.png"
@@ -49,9 +49,9 @@ def draw_results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
     (OUT / "curves-simple-gan.png").write_bytes((gan / "plots" / "curves.png").read_bytes())
 
 
-def draw_pictures(gan: Path, vae: Path, plane: Path) -> None:
-    """Write the pictures of docs/pictures.md: what the commands `interpolate`, `latent` and
-    `animate` draw with their defaults, and by t-SNE.
+def latents(gan: Path, vae: Path, plane: Path) -> None:
+    """What the commands `interpolate`, `latent` and `animate` draw with their defaults, and by
+    t-SNE.
     """
     pictures.interpolation(genkit.load(gan), OUT / "interpolation-simple-gan.png")
     pictures.animation(genkit.load(gan), OUT / "training-simple-gan.gif")
@@ -63,5 +63,5 @@ def draw_pictures(gan: Path, vae: Path, plane: Path) -> None:
 
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
-    draw = {"results": draw_results, "pictures": draw_pictures}[sys.argv[1]]
+    draw = {"results": results, "pictures": latents}[sys.argv[1]]
     draw(*(Path(argument) for argument in sys.argv[2:]))

@@ -41,7 +41,7 @@ from .hookspecs import CallbackEntry, Dataset, Model
 from .interfaces import Trainer, build
 from .plugins.registry import Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
-from .storage import checkpoint
+from .storage import checkpoint, lock
 from .training.collapse import Classify
 from .training.loop import fit
 from .training.threads import fastest_threads
@@ -149,7 +149,7 @@ def resume(
             "callbacks of a resumed run are objects; those by name are the ones that it was started with"
         )
     run = run if isinstance(run, Run) else Run.open(run, trainer)
-    with run.folder.exclusive():
+    with lock.hold(run.folder):
         changes = {
             "iterations": iterations,
             "data_root": _absolute(data_root),

@@ -34,7 +34,7 @@ from .plugins.registry import Registered, Registry, discover
 from .report.plotting import plot_curves
 from .report.summary import shortened
 from .rng import Rng
-from .storage import checkpoint, state
+from .storage import checkpoint, lock, state
 from .storage.folder import CURVES, METRICS, RUN, RunFolder
 
 FORMAT: Literal[1] = 1
@@ -110,7 +110,8 @@ class Run:
         Raises:
             RunError: the folder is not empty, in use, or cannot be written.
         """
-        with RunFolder.claim(out, f"{_slug(info.model.name)}-{_slug(info.dataset.name)}") as folder:
+        title = f"{_slug(info.model.name)}-{_slug(info.dataset.name)}"
+        with lock.claim(out, title) as folder:
             run = cls(folder, info, trainer_class, registry)
             run.save_info()
             yield run

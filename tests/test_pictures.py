@@ -536,7 +536,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: _save(path, Image.open(path).size, "RGB"),
         "grids of one run are of one size",
     ),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "no plain file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
     "link": (
         lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
         "leads out of the run folder",

@@ -73,7 +73,7 @@ def write(
         atomic.make_folder(folder)
         for path in (temporary, replaced):
             atomic.remove(path)
-        atomic.new_folder(temporary)
+        atomic.make_new_folder(temporary)
         _write_files(temporary, step, {"model": model, "state": state})
         if target.exists():
             atomic.rename(target, replaced)

@@ -39,6 +39,7 @@ from .evaluation import extractor, measure
 from .evaluation.measure import Measurement
 from .hookspecs import CallbackEntry, Dataset, Model
 from .interfaces import Trainer, build
+from .plugins.plugin import OWN_DISTRIBUTION
 from .plugins.registry import Registry, discover
 from .run import DatasetInfo, ModelInfo, Run, RunInfo, find_trainer
 from .storage import checkpoint, lock
@@ -368,7 +369,7 @@ def _environment(engine: Engine, model: ModelInfo) -> dict[str, str | int]:
     """What bit-exactness depends on, and the engine, on which it does not."""
     device = engine.device
     return {
-        "genkit": version("genkit-torch"),
+        "genkit": version(OWN_DISTRIBUTION),
         "model": f"{model.distribution} {model.version}" if model.distribution else "of no plugin",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -29,7 +29,7 @@ from genkit.storage import state
 from genkit.testing import record
 from genkit.testing.subject import differing, tensors
 
-BUILTINS = [registered.entry.name for registered in discover().own(Model)]
+BUILTINS = [registered.entry.name for registered in discover().builtin(Model)]
 OPTIONS = TrainOptions(batch_size=4, log_interval=50)
 EAGER = OPTIONS.model_copy(update={"engine": "eager"})
 

@@ -7,7 +7,8 @@ import pytest
 
 from genkit.errors import PluginError, UnknownNameError
 from genkit.hookspecs import Dataset, Model
-from genkit.plugins.registry import PluginWarning, discover
+from genkit.plugins.plugin import PluginWarning
+from genkit.plugins.registry import discover
 
 GOOD = """
 from genkit import Model, hookimpl

@@ -15,8 +15,9 @@ from unittest import mock
 from genkit.cli.main import main
 from genkit.errors import GenkitError, printable
 from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
-from genkit.plugins import registry
-from genkit.plugins.registry import Plugin, PluginCommand, PluginWarning, Registry
+from genkit.plugins import plugin as plugins
+from genkit.plugins.plugin import Plugin, PluginWarning
+from genkit.plugins.registry import PluginCommand, Registry
 from genkit.storage import atomic
 from tests.pages import check_page
 
@@ -214,11 +215,11 @@ def _in_an_entry(field: str) -> Place:
             entry = kind(**{"name": "x", "summary": "x", "target": "json:loads", field: name})
             plugin = Plugin("hostile", "hostile", "hostile", "1", "here")
 
-            def ask(_: Plugin, kind: type = kind, entry: object = entry) -> object:
-                registry._check_entry(entry)  # type: ignore[arg-type]
+            def call_hooks(_: Plugin, kind: type = kind, entry: object = entry) -> object:
+                plugins._check_entry(entry)  # type: ignore[arg-type]
                 return {kind: [entry]}
 
-            with mock.patch.object(registry, "_ask_hooks", ask), _installed([plugin]):
+            with mock.patch.object(plugins, "_call_hooks", call_hooks), _installed([plugin]):
                 call(f"{kind.noun}s")
                 call("train", "hostile/x", "--help")
 
@@ -241,7 +242,7 @@ def _in_metadata(field: str) -> Place:
             words["name"], words["distribution"], words["version"], words["module"]
         )
         with _installed(
-            [Plugin(**words)], [command] if registry._NAME.fullmatch(command.name) else []
+            [Plugin(**words)], [command] if plugins.NAME.fullmatch(command.name) else []
         ):
             for arguments in (("plugins",), ("models",), ("--help",), (name,), (f"{name}/x",)):
                 call(*arguments)

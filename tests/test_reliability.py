@@ -27,7 +27,7 @@ from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, p
 from genkit.storage import atomic, checkpoint, lock
 from genkit.storage.folder import RunFolder
 from genkit.testing.subject import no_unpickling
-from genkit_plugins import datasets
+from genkit_plugins import datasets, folder_dataset
 
 OPTIONS = {
     "batch_size": 4,
@@ -506,7 +506,7 @@ def test_the_data_root_of_a_run_is_read_and_nothing_more(
         lambda: genkit.evaluate(stranger),
         lambda: genkit.resume(stranger, 8, progress=False),
     ):
-        with pytest.raises(genkit.DataUnavailableError, match="say where it is by --data-root"):
+        with pytest.raises(genkit.DataUnavailableError, match="pass --data-root"):
             use()
     assert not list((tmp_path / "theirs").iterdir())
 
@@ -606,7 +606,8 @@ def pictures(tmp_path: Path) -> Path:
 def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None:
     options = {"dataset": f"folder:{pictures}", "iterations": 2, **QUIET}
     with pytest.raises(
-        genkit.DataError, match=r"05\.png: not a PNG image .*; mend it, or pass over such files"
+        genkit.DataError,
+        match=r"05\.png: not a PNG image .*; repair or remove it, or skip such files",
     ):
         genkit.train(tiny, **options)
     notices = Notices()
@@ -655,8 +656,8 @@ def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(
     for number in range(40):
         Image.new("L", (8, 8), color=number).save(f"few/more{number:02}.png")
     read: list[Path] = []
-    real = datasets._picture
-    monkeypatch.setattr(datasets, "_picture", lambda path: read.append(path) or real(path))
+    real = folder_dataset._decode
+    monkeypatch.setattr(folder_dataset, "_decode", lambda path: read.append(path) or real(path))
     with pytest.raises(genkit.DataError, match="there are more than the 12 images of the run"):
         genkit.resume(run.path, 4, trainer=tiny, progress=False)
     assert len(read) == 13

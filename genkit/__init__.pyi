@@ -55,8 +55,10 @@ from .interfaces import (
     Reconstructs as Reconstructs,
     Trainer as Trainer,
 )
-from .plugins.registry import (
+from .plugins.plugin import (
     PluginWarning as PluginWarning,
+)
+from .plugins.registry import (
     Registry as Registry,
     discover as discover,
 )

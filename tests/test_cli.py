@@ -197,7 +197,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (
             ["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"],
             1,
-            "mnist is not in empty/MNIST/raw",
+            "dataset mnist not found in empty/MNIST/raw",
         ),
         (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),
         (["train", "simple-gan", "--config", "absent.toml"], 2, "absent.toml: No such file"),

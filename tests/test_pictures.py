@@ -530,13 +530,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda path: path.write_bytes(b"\x1b[2J" * 50), "no sample grid"),
     "a GIF": (lambda path: Image.new("L", (9, 9)).save(path, format="GIF"), "no sample grid"),
     "empty": (lambda path: path.write_bytes(b""), "no sample grid"),
-    "huge file": (lambda path: os.truncate(path, 2**33), "at most"),
+    "huge file": (lambda path: os.truncate(path, 2**33), "more than the limit"),
     "other size": (lambda path: _save(path, (50, 40)), "grids of one run are of one size"),
     "other colours": (
         lambda path: _save(path, Image.open(path).size, "RGB"),
         "grids of one run are of one size",
     ),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "no plain file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
     "link": (
         lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
         "leads out of the run folder",

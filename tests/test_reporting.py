@@ -21,6 +21,7 @@ from genkit.errors import GenkitError, RunError, UsageError
 from genkit.report import charts, embedding, html as pages
 from genkit.report.comparison import compare
 from genkit.report.summary import find, shortened, summarise
+from genkit.storage import lock
 from genkit.storage.folder import RunFolder
 from tests.conftest import TinyGAN
 from tests.pages import check_page
@@ -273,7 +274,7 @@ def test_states_of_runs(
     (parent / "d" / "run.json").write_text("{}")
     (parent / "e").mkdir()
     (parent / "f.txt").touch()
-    with finished.folder.exclusive():
+    with lock.hold(finished.folder):
         assert summarise(finished.path).state == "running"
     found = {run.path.name: run for run in find(parent)}
     assert {name: run.state for name, run in found.items()} == {
@@ -312,9 +313,12 @@ def test_asking_for_the_state_keeps_no_one_from_training(gan: genkit.Run) -> Non
 
     with (gan.path / ".lock").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        code = "import sys, genkit.storage.folder as f, pathlib\nwith f.RunFolder(pathlib.Path('gan')).exclusive(): print('in')"
+        code = (
+            "from pathlib import Path\nfrom genkit.storage.folder import RunFolder\n"
+            "from genkit.storage import lock\nwith lock.hold(RunFolder(Path('gan'))): print('in')"
+        )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert gan.folder.in_use() is False  # two may ask at once
+        assert lock.is_held(gan.folder) is False  # two may ask at once
         time.sleep(0.05)
         fcntl.flock(file, fcntl.LOCK_UN)
         assert process.communicate()[0] == "in\n"

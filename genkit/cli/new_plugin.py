@@ -22,7 +22,7 @@ def new_plugin(name: str, folder: Path | None) -> None:
     from ..plugins.registry import discover
     from ..plugins.scaffold import write_plugin
 
-    for registered in discover().own(Model):
+    for registered in discover().builtin(Model):
         if registered.answers_to(name):
             raise UsageError(f"{name} is the name of one of genkit's own models; choose another")
     target = folder or Path(name)

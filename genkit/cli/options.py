@@ -6,7 +6,7 @@ import annotated_types
 import click
 from pydantic_core import PydanticUndefined
 
-from ..config import Config, type_name
+from ..config import MAX_SEED, Config, type_name
 
 
 def options_of(config: type[Config]) -> list[click.Option]:
@@ -33,9 +33,9 @@ def _note(default: Any, metadata: list[Any]) -> str:
             bounds.append(f"at least {rule.ge}")
         elif isinstance(rule, annotated_types.Gt):
             bounds.append(f"above {rule.gt}")
-        elif isinstance(rule, annotated_types.Le):
+        elif isinstance(rule, annotated_types.Le) and rule.le != MAX_SEED:
             bounds.append(f"at most {rule.le}")
-        elif isinstance(rule, annotated_types.Lt) and rule.lt != 2**63:
+        elif isinstance(rule, annotated_types.Lt):
             bounds.append(f"below {rule.lt}")
     if default is not None and default is not PydanticUndefined and not isinstance(default, bool):
         shown = (

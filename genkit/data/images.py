@@ -1,4 +1,4 @@
-"""Pixels on their way in and out: the one place that scales them, the grid, the files."""
+"""Scaling of pixels, grids of images, and image files."""
 
 import io
 import math
@@ -13,33 +13,30 @@ from ..errors import UsageError
 from ..storage import atomic
 
 GRID_TILE = 56
-"""Smaller images are enlarged by a whole factor to about this many pixels, so that a grid can be
-looked at.
-"""
+"""Pixels. Smaller images are enlarged in a grid by a whole factor to about this size."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
-    """uint8 of any shape → float of the same shape in [-1, 1]."""
-    return torch.sub(images, 127.5).div_(127.5)  # the subtraction converts as well: one pass less
+    """uint8 of any shape → float32 of the same shape in [-1, 1]."""
+    return torch.sub(images, 127.5).div_(127.5)  # the subtraction converts too, which saves a pass
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """[-1, 1] of any shape → uint8 of the same shape; what lies outside is clamped."""
+    """[-1, 1] of any shape → uint8 of the same shape; other values are clamped."""
     return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def to_array(images: Tensor) -> np.ndarray:
-    """[-1, 1] ``(N, C, H, W)`` → uint8 ``(N, H, W)`` for one channel, ``(N, H, W, C)`` for several."""
+    """[-1, 1] ``(N, C, H, W)`` → uint8 ``(N, H, W)`` for C = 1, else ``(N, H, W, C)``."""
     array = to_uint8(images.detach().cpu()).permute(0, 2, 3, 1).numpy()
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Images ``(N, C, H, W)`` in [-1, 1], N ≥ 1, row by row in a grid, near square unless
-    ``columns`` says.
+    """Arrange images ``(N, C, H, W)`` in [-1, 1], N ≥ 1, row by row in a grid.
 
-    One, three and four channels are grey, RGB and RGBA; of any other number the first channel is
-    shown.
+    The grid is nearly square unless ``columns`` is given. One, three and four channels are grey,
+    RGB and RGBA; of any other number the first channel is shown.
     """
     array = to_array(images)
     count, height, width = array.shape[:3]
@@ -60,27 +57,30 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None) -> None:
-    """Write :func:`grid` as PNG, creating the folder.
+    """Write :func:`grid` as PNG; missing folders are created.
 
     Raises:
         UsageError: the path does not end in ``.png``.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
+        raise UsageError(f"{path}: images are written as PNG; use a name that ends in .png")
     _save(grid(images, columns), path)
 
 
 def save_pairs(above: Tensor, below: Tensor, path: Path) -> None:
-    """Write a grid of two rows as PNG: images ``(N, C, H, W)`` in [-1, 1] above, as many below."""
+    """Write a grid of two rows as PNG; each row is images ``(N, C, H, W)`` in [-1, 1]."""
     save_grid(torch.cat([above, below]), path, columns=len(above))
 
 
 def save(images: Tensor, path: Path) -> None:
-    """Images ``(N, C, H, W)`` in [-1, 1] to ``.png`` (a grid), ``.npy`` (uint8 array) or, without a
-    suffix, a folder.
+    """Write images ``(N, C, H, W)`` in [-1, 1].
+
+    Args:
+        images: N ≥ 1 images.
+        path: ``.png`` for a grid, ``.npy`` for a uint8 array, no suffix for a folder of PNGs.
 
     Raises:
-        UsageError: another suffix, or a folder with something in it.
+        UsageError: another suffix, or a folder that is not empty.
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
@@ -92,13 +92,13 @@ def save(images: Tensor, path: Path) -> None:
         atomic.replace(path, buffer.getvalue())
     elif suffix:
         raise UsageError(
-            f"{path}: give .png for a grid, .npy for an array, or no suffix for a folder of PNGs"
+            f"{path}: use .png for a grid, .npy for an array, or no suffix for a folder of PNGs"
         )
     else:
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise UsageError(
-                f"{path} is not empty: the images would mix with what is there; choose another folder"
+                f"{path} is not empty: the images would mix with others; choose another folder"
             )
         for number, array in enumerate(to_array(images)):
             _picture(array).save(path / f"{number:06d}.png", format="PNG")
@@ -112,6 +112,6 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def _picture(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[-1] not in (3, 4):  # PNG knows no other number of channels
+    if array.ndim == 3 and array.shape[-1] not in (3, 4):  # PNG has no other number of channels
         array = array[..., 0]
     return Image.fromarray(np.ascontiguousarray(array))

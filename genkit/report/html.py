@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from .. import __version__
 from ..config import TrainOptions
 from ..errors import GenkitError, RunError, UsageError, printable
+from ..plugins.plugin import OWN_DISTRIBUTION
 from ..run import Run
 from ..storage import atomic
 from ..storage.folder import ALARM, TIMING, RunFolder
@@ -354,7 +355,7 @@ def _qualified(name: str, distribution: str) -> str:
     """The name by which an entry is found whatever else is installed; genkit's own have their bare
     names.
     """
-    return name if distribution == "genkit-torch" else f"{distribution}/{name}"
+    return name if distribution == OWN_DISTRIBUTION else f"{distribution}/{name}"
 
 
 def _flag(name: str, text: Any) -> list[str]:

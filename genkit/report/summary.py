@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..config import TrainOptions
 from ..errors import RunError
+from ..storage import lock
 from ..storage.folder import EVALUATION, FAILURE, METRICS, RUN, RunFolder
 
 State = Literal["running", "finished", "interrupted", "failed", "damaged"]
@@ -138,7 +139,7 @@ def shortened(dataset: str) -> str:
 
 
 def _state(folder: RunFolder, step: int, iterations: int) -> tuple[State, str]:
-    if folder.in_use():
+    if lock.is_held(folder):
         return "running", ""
     try:
         failure = folder.read_json(FAILURE)

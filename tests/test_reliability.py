@@ -318,7 +318,6 @@ def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(
             return refuse if name == "replace" else getattr(atomic, name)
 
     monkeypatch.setattr("genkit.data.images.atomic", FullDisk())
-    monkeypatch.setattr("genkit.report.plotting.atomic", FullDisk())
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[notices], **QUIET)
     assert run.step == 8
     assert notices.heard == [

@@ -2,13 +2,11 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from ..data.images import encode_png, from_uint8, grid as grid_of, open_image
 from ..errors import GenkitError, RunError, UsageError, first_line
 from ..run import Run
 from ..storage import atomic
@@ -106,16 +104,10 @@ def embed(data: bytes, side: int, limit: int, what: str) -> Embedded:
         RunError: it is no PNG, or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # MAX_PIXELS is the stricter limit
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise RunError(f"{what}: {opened.width} x {opened.height} pixels are too many")
-                picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunError(f"{what}: no picture that can be read ({type(error).__name__})") from None
+        with open_image(data, ["PNG"], MAX_PIXELS) as opened:
+            picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    except ValueError as error:
+        raise RunError(f"{what}: {' '.join(str(error).split())}") from None
     while True:
         picture.thumbnail((side, side))
         for kind, settings in (("PNG", {"optimize": True}), ("JPEG", {"quality": 82})):
@@ -164,16 +156,12 @@ def _drawing(name: str, title: str, alt: str, draw: Callable[[], bytes]) -> Draw
 def _reconstructions(run: Run, data_root: Path | None) -> bytes:
     import torch
 
-    from ..data import images
     from ..interfaces import Reconstructs
 
     if not isinstance(run.trainer, Reconstructs):
         raise UsageError(f"{run.info.model.name} cannot reconstruct images: it has no encoder")
-    originals = images.from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
+    originals = from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
     if not len(originals):
         raise UsageError(f"{run.info.dataset.name} holds out no images")
-    buffer = io.BytesIO()
-    images.grid(torch.cat([originals, run.reconstruct(originals)]), columns=len(originals)).save(
-        buffer, format="PNG"
-    )
-    return buffer.getvalue()
+    both = torch.cat([originals, run.reconstruct(originals)])
+    return encode_png(grid_of(both, columns=len(originals)))

@@ -5,10 +5,6 @@ Each has a form that gives the bytes of the picture and one that writes them; al
 the run, the seed and the arguments, so the same call gives the same bytes.
 """
 
-import io
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +12,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..data.datasets import Split
-from ..data.images import GRID_TILE, grid
+from ..data.images import GRID_TILE, check_png_name, grid, open_image, write_picture
 from ..errors import ContractError, DataError, RunError, UsageError, blame
 from ..evaluation.latents import encode, evaluating, find_encoder, lerp, quantiles, slerp, survey
 from ..rng import Rng, derive_seed
@@ -135,8 +130,8 @@ def interpolation(
     run); say where.
     """
     path = path or run.folder.inside(f"plots/interpolation-seed-{seed}.png")
-    plotting.check_png(path)
-    plotting.save_png(interpolation_png(run, pairs, steps, seed, labels), path)
+    check_png_name(path)
+    write_picture(interpolation_png(run, pairs, steps, seed, labels), path)
     return path
 
 
@@ -207,8 +202,8 @@ def latent_map(
     say where.
     """
     path = path or run.folder.inside(f"plots/latent-{method}.png")
-    plotting.check_png(path)
-    plotting.save_png(latent_map_png(run, method, count, seed, data_root), path)
+    check_png_name(path)
+    write_picture(latent_map_png(run, method, count, seed, data_root), path)
     return path
 
 
@@ -287,8 +282,8 @@ def manifold(run: Run, path: Path | None = None, *, side: int = 20) -> Path:
     where.
     """
     path = path or run.folder.inside("plots/manifold.png")
-    plotting.check_png(path)
-    plotting.save_png(manifold_png(run, side), path)
+    check_png_name(path)
+    write_picture(manifold_png(run, side), path)
     return path
 
 
@@ -328,8 +323,7 @@ def animation(run: Run, path: Path | None = None, *, fps: int = 4) -> Path:
         raise UsageError(
             f"{path}: animations are written as GIF or MP4; give a name that ends in .gif or .mp4"
         )
-    atomic.make_folder(path.parent)
-    atomic.replace(path, data)
+    write_picture(data, path)
     return path
 
 
@@ -376,33 +370,14 @@ def _read_grid(path: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # MAX_GRID_PIXELS is the stricter limit
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                if picture.width * picture.height > MAX_GRID_PIXELS:
-                    raise ValueError(
-                        f"{picture.width} x {picture.height} pixels are more than {MAX_GRID_PIXELS}"
-                    )
-                grey = picture.mode in ("1", "L")
-                picture.thumbnail((FRAME_SIDE, FRAME_SIDE))
-                plain = picture.convert(
-                    "L" if grey else "RGBA" if picture.mode == "RGBA" else "RGB"
-                )
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise RunError(
-            f"{path} is no sample grid that can be read: {' '.join(str(error).split())}"
-        ) from None
-    return np.array(plain)
+        with open_image(data, ["PNG"], MAX_GRID_PIXELS) as picture:
+            grey = picture.mode in ("1", "L")
+            picture.thumbnail((FRAME_SIDE, FRAME_SIDE))
+            mode = "L" if grey else "RGBA" if picture.mode == "RGBA" else "RGB"
+            return np.array(picture.convert(mode))
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} is no sample grid that can be read: {reason}") from None
 
 
 def _checked(run: Run, images: Tensor, count: int) -> Tensor:

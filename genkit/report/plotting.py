@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.images import check_png_name, write_picture
 from ..errors import RunError, UsageError, first_line, printable
-from ..storage import atomic
 
 MAX_PANELS, MAX_LINES = 12, 8
 """More than these are left out of a picture; ``metrics.jsonl`` has them all."""
@@ -116,27 +116,6 @@ def _png(figure: Any, what: str, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(data: bytes, path: Path) -> None:
-    """Write a picture, creating the folder.
-
-    Raises:
-        UsageError: the path does not end in ``.png``.
-    """
-    check_png(path)
-    atomic.make_folder(path.parent)
-    atomic.replace(path, data)
-
-
-def check_png(path: Path) -> None:
-    """Refuse a name that a PNG cannot have, before anything is computed for it.
-
-    Raises:
-        UsageError: it does not end in ``.png``.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
-
-
 def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
     """Draw the rows of ``metrics.jsonl``: losses in one panel, accuracies in one, whatever else
     there is in its own.
@@ -145,7 +124,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
         RunError: there are fewer than two rows, or nothing in them that can be drawn.
         UsageError: the path does not end in ``.png``.
     """
-    check_png(path)
+    check_png_name(path)
     if len(rows) < CURVE:
         have = "one row" if rows else "no rows"
         raise RunError(f"nothing to plot: metrics.jsonl has {have} yet, and a curve needs {CURVE}")
@@ -160,7 +139,7 @@ def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> 
         for axis, (label, members) in zip(axes, drawn.items(), strict=True):
             _draw_panel(axis, label, members[:MAX_LINES], rows)
         axes[-1].set_xlabel("iteration")
-        save_png(_png(figure, "the curves", 120), path)
+        write_picture(_png(figure, "the curves", 120), path)
 
 
 def _draw_panel(

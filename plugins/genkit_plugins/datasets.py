@@ -12,7 +12,6 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +25,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit import DataError, DataRequest, DataUnavailableError, ImageData, Split
+from genkit import (
+    DataError,
+    DataRequest,
+    DataUnavailableError,
+    ImageData,
+    Split,
+    open_image,
+)
 
 ANSWER_SECONDS = 5.0
 """A network that has not answered by then counts as absent."""
@@ -279,29 +285,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ValueError: it cannot be used, and why; also where the body of the ``with`` finds it
         damaged.
     """
-    kind = PICTURES[path.suffix.lower()]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # MAX_IMAGE_PIXELS is the stricter limit
-            with Image.open(path, formats=[kind]) as image:
-                if image.width * image.height > MAX_IMAGE_PIXELS:
-                    raise ValueError(
-                        f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}"
-                    )
-                if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-                    raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
-                yield image
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"not a {kind} image that can be read ({error})") from None
+    with open_image(path, [PICTURES[path.suffix.lower()]], MAX_IMAGE_PIXELS) as image:
+        if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+            raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
+        yield image
 
 
 def _channels(image: Image.Image) -> int:

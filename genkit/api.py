@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .callback import Audience, Callback
+from .callback import Callback, CallbackList
 from .config import MAX_THREADS, TrainOptions, resolve
 from .data.datasets import (
     DataRequest,
@@ -392,7 +392,7 @@ def _audience(
     core: TrainOptions,
     callbacks: str | Sequence[str | Callback],
     progress: bool,
-) -> Audience:
+) -> CallbackList:
     """The console where progress is wanted, the caller's own callbacks, and those that the options
     name.
     """
@@ -422,7 +422,7 @@ def _audience(
         from .training.progress import Console
 
         own.insert(0, Console())
-    return Audience(own, named)
+    return CallbackList(own, named)
 
 
 def _classifier(run: Run, told: Callback) -> Classify | None:

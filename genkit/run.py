@@ -32,7 +32,7 @@ from .hookspecs import Dataset, Model
 from .interfaces import DataSpec, Reconstructs, Trainer, build
 from .plugins.registry import Registered, Registry, discover
 from .report.plotting import plot_curves
-from .report.summary import shortened
+from .report.summary import shorten_dataset
 from .rng import Rng
 from .storage import checkpoint, state
 from .storage.folder import CURVES, METRICS, RUN, RunFolder
@@ -361,7 +361,7 @@ class Run:
         plot_curves(
             self.metrics(),
             path,
-            title=f"{self.info.model.name} on {shortened(self.info.dataset.name)}",
+            title=f"{self.info.model.name} on {shorten_dataset(self.info.dataset.name)}",
         )
         return path
 

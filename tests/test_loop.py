@@ -10,6 +10,7 @@ from torch import Tensor
 import genkit
 from genkit.callback import Callback
 from genkit.errors import DataError, GenkitError, RunError, UsageError
+from genkit.report.plotting import draw_curves
 from genkit.storage import checkpoint
 
 OPTIONS = {
@@ -260,6 +261,6 @@ def test_one_row_is_no_curve(tiny, images: torch.Tensor, tmp_path: Path) -> None
     with pytest.raises(
         genkit.RunError, match=r"metrics\.jsonl has one row yet, and a curve needs 2"
     ):
-        run.plot()
+        draw_curves(run)
     genkit.resume(run, 200, trainer=tiny, dataset=images)
     assert (run.path / "plots" / "curves.png").exists()

@@ -24,4 +24,4 @@ def animate(run: Path, fps: int, out: Path | None) -> None:
     from ..report import pictures
     from ..run import Run
 
-    say(pictures.animation(Run.open(run), out, fps=fps))
+    say(pictures.draw_animation(Run.open(run), out, fps=fps))

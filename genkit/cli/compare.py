@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..report.comparison import NONE, compare as side_by_side, last_grid
+from ..report.comparison import NONE, compare_runs as side_by_side, last_grid
 from .output import say, table
 
 

@@ -53,7 +53,7 @@ def interpolate(
         else list(islice(cycle(whole_numbers(labels, "--labels")), min(pairs, 10_000)))
     )
     say(
-        pictures.interpolation(
+        pictures.draw_interpolation(
             Run.open(run), out, pairs=pairs, steps=steps, seed=seed, labels=chosen
         )
     )

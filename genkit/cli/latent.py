@@ -57,7 +57,9 @@ def latent(
 
     opened = Run.open(run)
     say(
-        pictures.latent_map(opened, out, method=method, count=count, seed=seed, data_root=data_root)
+        pictures.draw_latent_map(
+            opened, out, method=method, count=count, seed=seed, data_root=data_root
+        )
     )
     if pictures.has_manifold(opened):
-        say(pictures.manifold(opened, out and out.with_name(f"{out.stem}-manifold.png")))
+        say(pictures.draw_manifold(opened, out and out.with_name(f"{out.stem}-manifold.png")))

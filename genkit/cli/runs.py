@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..report.summary import Summary, find
+from ..report.summary import Summary, find_runs
 from .output import say, table
 
 
@@ -20,7 +20,7 @@ def runs(folder: Path, as_json: bool) -> None:
     The metric is the first of evaluation.json that rests on the most images. A run is running,
     finished, interrupted (genkit resume goes on), failed (the reason follows) or damaged.
     """
-    found = find(folder)
+    found = find_runs(folder)
     if as_json:
         click.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in found], indent=2))
         return

@@ -205,9 +205,7 @@ def check_fields(config_class: type[Config], model: str) -> None:
         )
 
 
-RESERVED = frozenset(
-    {"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"}
-)
+RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
 """Names that the command line or the API already uses beside :class:`TrainOptions`."""
 
 

@@ -74,7 +74,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     points = {
         "extras": "[genkit]\nextras = extras\n[genkit.commands]\nhello = extras_commands:hello\n"
         "train = extras_commands:hello\nsame = extras_commands:hello\n",
-        "others": "[genkit.commands]\nsame = extras_commands:hello\nbroken = not_there:hello\nnone = json:dumps\n",
+        "others": "[genkit.commands]\nsame = extras_commands:hello\n"
+        "broken = not_there:hello\nnone = json:dumps\n",
     }
     for name, text in points.items():
         info = folder / f"{name}-1.0.dist-info"
@@ -125,7 +126,7 @@ def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
-        ("same", 2, "say extras/same or others/same"),
+        ("same", 2, "type extras/same or others/same"),
         ("broken", 1, "command broken of others 1.0 cannot be loaded: ModuleNotFoundError"),
         ("none", 1, "json:dumps is no click command"),
         ("trian", 2, "no command 'trian'; did you mean 'train'"),

@@ -18,6 +18,9 @@ from .data.datasets import (
     ImageData as ImageData,
     Split as Split,
 )
+from .data.images import (
+    open_image as open_image,
+)
 from .errors import (
     CheckpointError as CheckpointError,
     ConfigError as ConfigError,

@@ -195,9 +195,7 @@ def read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-RESERVED = frozenset(
-    {"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"}
-)
+RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
 """Names that the command line or the API uses besides those of :class:`TrainOptions`."""
 
 

@@ -319,7 +319,6 @@ def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(
             return refuse if name == "replace" else getattr(atomic, name)
 
     monkeypatch.setattr("genkit.data.images.atomic", FullDisk())
-    monkeypatch.setattr("genkit.report.plotting.atomic", FullDisk())
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[notices], **QUIET)
     assert run.step == 8
     assert notices.heard == [
@@ -530,7 +529,7 @@ def test_rows_of_other_names_are_drawn_with_gaps(stranger: Path) -> None:
     (stranger / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     assert draw_curves(genkit.load(stranger)).exists()
     (stranger / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
-    with pytest.raises(RunError, match="have no figures"):
+    with pytest.raises(RunError, match="have no metrics"):
         draw_curves(genkit.load(stranger))
     many = {f"m{number}": 1.0 for number in range(700)}
     (stranger / "metrics.jsonl").write_text((json.dumps({"step": 1, **many}) + "\n") * 2)

@@ -2,10 +2,7 @@
 
 import math
 import os
-import struct
 import tempfile
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genkit import DataError, DataRequest, ImageData, Split
+from genkit import DataError, DataRequest, ImageData, Split, open_image
 
 MAX_IMAGE_PIXELS = 4096 * 4096
 MAX_MEMORY_BYTES = 2**30
@@ -178,27 +175,10 @@ def _open_checked(path: Path) -> Iterator[Image.Image]:
         ValueError: why it cannot be used; also if it turns out damaged inside the ``with``.
     """
     kind = FORMATS[path.suffix.lower()]
-    try:
-        with warnings.catch_warnings():
-            # MAX_IMAGE_PIXELS is the stricter limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=[kind]) as image:
-                if image.width * image.height > MAX_IMAGE_PIXELS:
-                    raise ValueError(
-                        f"{image.width}x{image.height} pixels, more than {MAX_IMAGE_PIXELS}"
-                    )
-                if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-                    raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
-                yield image
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"not a {kind} image that can be read ({error})") from None
+    with open_image(path, [kind], MAX_IMAGE_PIXELS) as image:
+        if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+            raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
+        yield image
 
 
 def _channels(image: Image.Image) -> int:

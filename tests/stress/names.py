@@ -252,7 +252,7 @@ def _installed(
     plugins: list[Plugin], commands: list[PluginCommand] | None = None
 ) -> Iterator[None]:
     with (
-        mock.patch("genkit.cli.listing.discover", return_value=Registry(plugins)),
+        mock.patch("genkit.cli.find.discover", return_value=Registry(plugins)),
         mock.patch("genkit.cli.train.discover", return_value=Registry(plugins)),
         mock.patch("genkit.cli.main.discover_commands", return_value=commands or []),
         warnings.catch_warnings(),

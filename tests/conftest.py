@@ -1,10 +1,14 @@
-"""Tiny data and models, made here."""
+"""Tiny data and models, made here; one thread a process; and the order of the tests."""
 
 import os
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+# Before torch is imported, here and in the processes that tests start: there are as many workers as
+# cores, and threads that wait for a core spin.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -64,6 +68,11 @@ class TinyGAN(genkit.Trainer):
         g_loss = -self.discriminator(fake).mean() / (1 + self.iteration)
         self.update(generator=g_loss)
         return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -129,17 +138,17 @@ def call(*command: str | Path) -> str:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Path:
-    """The Python of a new virtual environment that sees this one's packages, as if genkit had been
-    installed there.
+def fresh_python(tmp_path: Path) -> Path:
+    """The Python of a new virtual environment that sees the packages of this one, as if genkit had
+    been installed there.
     """
-    call(sys.executable, "-m", "venv", tmp_path / "fresh")
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh")
     (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
     (site / "parent.pth").write_text(
         f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     )
     python = tmp_path / "fresh" / "bin" / "python"
-    for tool in ("genkit", "pytest"):  # their scripts, which the other environment has
+    for tool in ("genkit", "pip", "pytest"):
         script = python.with_name(tool)
         script.write_text(f'#!/bin/sh\nexec {python} -m {tool} "$@"\n')
         script.chmod(0o755)

@@ -4,7 +4,6 @@ what is right.
 
 import pickle
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -569,8 +568,9 @@ def test_every_check_is_failed_by_some_model() -> None:
 
 
 def test_a_plugin_module_that_loads_torch_is_caught(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "torch.py").touch()  # loads faster, and has the name that the check looks for
     (tmp_path / "heavy_plugin.py").write_text("import torch\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     plugin = Plugin("heavy", "heavy_plugin", "heavy", "1", str(tmp_path))
@@ -594,7 +594,7 @@ def test_a_read_on_the_host_is_named_with_its_line() -> None:
     assert "test_testing.py:" in reason
 
 
-def test_iter_checks_raises_what_to_mend() -> None:
+def test_iter_checks_raises_what_to_fix() -> None:
     checks = dict(iter_checks(ColumnOfLogits))
     with pytest.raises(AssertionError, match=r"\(1, 1\), not \(1,\)"):
         checks["discriminators_give_one_logit_an_image"]()
@@ -636,9 +636,11 @@ class Forgetful(Right):
 """
 
 
+@pytest.mark.long
 def test_what_only_a_new_process_forgets_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That it is passed where nothing is forgotten, tests/test_models.py shows."""
     (tmp_path / "forgetful.py").write_text(COUNTS_IN_ITS_MODULE)
     (tmp_path / "forgetful_model.py").write_text(FORGETFUL)
     info = tmp_path / "forgetful-1.0.dist-info"
@@ -650,12 +652,6 @@ def test_what_only_a_new_process_forgets_is_caught(
     name = "resumed_in_a_new_process"
     subject = subject_of("forgetful")
     assert "metrics.jsonl differs" in run_check(name, CHECKS[Model][name], subject).reason
-    (tmp_path / "forgetful_model.py").write_text(
-        "from tests.test_testing import Right as Forgetful\n"
-    )
-    del sys.modules["forgetful_model"]
-    result = run_check(name, CHECKS[Model][name], subject_of("forgetful"))
-    assert result.outcome == "passed", result.reason
 
 
 def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:

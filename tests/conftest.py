@@ -1,6 +1,7 @@
 """Tiny data and models, made here; one thread a process; and the order of the tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 import genkit
@@ -111,6 +113,29 @@ def mnist_root() -> Path:
     if not (MNIST / "MNIST" / "raw").is_dir():
         pytest.skip("needs the real MNIST: set GENKIT_DATA to a folder in torchvision's layout")
     return MNIST
+
+
+@pytest.fixture(scope="session")
+def _trained_extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the extractor for ``digits``, which the first worker that needs it trains."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all workers
+    cache = base / "extractor-cache"
+    with FileLock(base / "extractor-cache.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (cache / "genkit" / "extractors").exists():
+            patch.setenv("XDG_CACHE_HOME", str(cache))
+            options = {"hidden_dim": 4, "latent_dim": 2, "device": "cpu", "progress": False}
+            out = str(base / "extractor-run")
+            genkit.train("vae", dataset="digits", iterations=1, out=out, **options)
+            genkit.evaluate(out, metrics=["fid-lenet"], count=4)
+    return cache
+
+
+@pytest.fixture
+def digits_extractor(_trained_extractor: Path) -> None:
+    """The extractor for ``digits`` is cached already: evaluating need not train it."""
+    shutil.copytree(_trained_extractor, os.environ["XDG_CACHE_HOME"])
 
 
 @pytest.fixture

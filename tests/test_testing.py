@@ -447,7 +447,7 @@ class SpectralNorm(Right):
 
 
 class MovingAverage(Right):
-    """The generator that is sampled follows the one that learns; its parameters are no optimizer's."""
+    """The generator that is sampled averages the one that learns; no optimizer has its parameters."""
 
     def __init__(self, config, spec) -> None:
         super().__init__(config, spec)

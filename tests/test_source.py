@@ -49,9 +49,9 @@ def test_imports_point_one_way() -> None:
     levels = [floor.split() for floor in ROOMS.split(";")]
     level = {room: number for number, floor in enumerate(levels) for room in floor}
     for path in (ROOT / "genkit").rglob("*.py"):
-        own = path.relative_to(ROOT / "genkit").parts[0].removesuffix(".py")
-        for room in _imported(path) - {own, "__version__"} if own != "__init__" else ():
-            assert level[own] < level[room], f"{path} imports genkit.{room}"
+        home = path.relative_to(ROOT / "genkit").parts[0].removesuffix(".py")
+        for room in _imported(path) - {home, "__version__"} if home != "__init__" else ():
+            assert level[home] < level[room], f"{path} imports genkit.{room}"
 
 
 def test_core_imports_no_plugin_and_plugins_only_the_public_names() -> None:

@@ -447,7 +447,7 @@ class SpectralNorm(Right):
 
 
 class MovingAverage(Right):
-    """The generator that is sampled averages the one that learns; no optimizer has its parameters."""
+    """The generator that is sampled averages one that learns; no optimizer has its parameters."""
 
     def __init__(self, config, spec) -> None:
         super().__init__(config, spec)
@@ -539,7 +539,7 @@ def test_models_that_are_unusual_and_right_pass(trainer: type[genkit.Trainer]) -
     assert outcomes(trainer) == {}
 
 
-def test_an_optimizer_that_reads_on_the_host_is_its_own_affair() -> None:
+def test_an_optimizer_that_reads_on_the_host_is_no_fault_of_the_model() -> None:
     class Rectified(Right):
         def __init__(self, config, spec) -> None:
             super().__init__(config, spec)
@@ -562,9 +562,9 @@ def test_a_wrong_model_fails_just_its_checks(name: str) -> None:
 
 
 def test_every_check_is_failed_by_some_model() -> None:
-    proved = set().union(*(fails for _, fails in WRONG.values()))
-    of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # proved below
-    assert CHECKS[Model].keys() - proved == of_plugins
+    shown = set().union(*(fails for _, fails in WRONG.values()))
+    of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # shown below
+    assert CHECKS[Model].keys() - shown == of_plugins
 
 
 def test_a_plugin_module_that_loads_torch_is_caught(
@@ -785,8 +785,8 @@ def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
     assert failed.keys() == WRONG_METRICS.get(metric, set()), failed
 
 
-def test_every_check_of_datasets_and_metrics_is_failed_by_some() -> None:
-    of_plugins = {"plugin_module_imports_no_torch"}  # proved above
+def test_every_check_of_datasets_and_metrics_is_failed_by_one_of_them() -> None:
+    of_plugins = {"plugin_module_imports_no_torch"}  # shown above
     assert set().union(*WRONG_DATASETS.values()) == CHECKS[Dataset].keys() - of_plugins
     assert set().union(*WRONG_METRICS.values()) == CHECKS[Metric].keys() - of_plugins
 

@@ -32,14 +32,16 @@ def test_the_wheel_of_a_plugin_trains_resumes_samples_and_passes_the_checks(
 
 
 @pytest.mark.long
-def test_the_wheel_of_a_new_plugin_passes_its_own_tests(fresh_python: Path, tmp_path: Path) -> None:
-    """The contract checks, which also train and resume it in a new process."""
+def test_the_wheel_of_a_new_plugin_is_listed_and_its_tests_run(
+    fresh_python: Path, tmp_path: Path
+) -> None:
+    """Some of its tests: tests/test_docs.py runs all checks on a new plugin."""
     source = tmp_path / "package"
     main(["new-plugin", "my-gan", str(source)])
     install(fresh_python, source, tmp_path / "wheels")
     assert "my-gan" in call(fresh_python, "-m", "genkit", "models")
-    pytest_quietly = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
-    assert " passed" in call(fresh_python, *pytest_quietly, source / "tests")
+    some = ("-k", "options or samples or metrics", "-p", "no:cacheprovider")
+    assert " passed" in call(fresh_python, "-m", "pytest", "-q", *some, source / "tests")
 
 
 def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(

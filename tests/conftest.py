@@ -128,7 +128,7 @@ def _trained_extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
             options = {"hidden_dim": 4, "latent_dim": 2, "device": "cpu", "progress": False}
             out = str(base / "extractor-run")
             genkit.train("vae", dataset="digits", iterations=1, out=out, **options)
-            genkit.evaluate(out, metrics=["fid-lenet"], count=4)
+            genkit.evaluate(out, metrics=["class-coverage"], count=20)
     return cache
 
 

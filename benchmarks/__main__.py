@@ -246,7 +246,8 @@ def show(model: str, batch: int, result: dict[str, Any]) -> None:
         ratio = row.get("genkit is times as fast", "")
         spread = f"{row['lowest']}, {row['highest']}"
         print(
-            f"| {name} | {row['it/s']} | {spread} | {row['images/s']} | {row['first two steps (s)']} | {ratio} |"
+            f"| {name} | {row['it/s']} | {spread} | {row['images/s']} "
+            f"| {row['first two steps (s)']} | {ratio} |"
         )
     for name, why in result["absent"].items():
         print(f"| {name} | absent: {why} | | | | |")
@@ -293,7 +294,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.models.split(",")) - CONTENDERS.keys():
         parser.error(
-            f"no contenders for {', '.join(sorted(unknown))}; there are some for {', '.join(CONTENDERS)}"
+            f"no contenders for {', '.join(sorted(unknown))}; "
+            f"there are some for {', '.join(CONTENDERS)}"
         )
 
     images, source = load_images(arguments.data_root)

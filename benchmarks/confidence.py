@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.data.datasets import DataRequest, data_root, load_dataset
-from genkit.data.loader import Order, Resident, in_order
+from genkit.data.loader import Order, Resident, iterate_batches
 from genkit.plugins.registry import discover
 
 
@@ -36,9 +36,9 @@ def classifier(data: genkit.ImageData, steps: int = 2350, batch_size: int = 128)
     )
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, total_steps=steps)
-    feed = Resident(data.train, Order(len(data.train), batch_size, seed=0), "cpu")
-    for index in next(feed.windows(0, steps)):
-        batch = feed.batch(index)
+    loader = Resident(data.train, Order(len(data.train), batch_size, seed=0), "cpu")
+    for index in next(loader.windows(0, steps)):
+        batch = loader.batch(index)
         adam.zero_grad()
         F.cross_entropy(network(batch.images), batch.labels).backward()
         adam.step()
@@ -65,7 +65,7 @@ def main() -> None:
 
     data = load_dataset(discover(), "mnist", DataRequest(data_root(arguments.data_root)))
     network = classifier(data)
-    (test,) = in_order(data.test, len(data.test), "cpu")
+    (test,) = iterate_batches(data.test, len(data.test), "cpu")
     with torch.no_grad():
         accuracy = float((network(test.images).argmax(1) == test.labels).float().mean())
     print(f"classifier: test accuracy {accuracy:.4f}")

@@ -1,4 +1,4 @@
-"""Whether numbers too small to be normal slow a training down, and whether flushing them to zero helps::
+"""Whether denormal numbers slow a training down, and whether flushing them to zero helps::
 
     python -m benchmarks.denormals [--models simple-gan,ae,vae] [--iterations 20000] [--data-root
     DATA] [--json FILE]
@@ -45,10 +45,7 @@ def child(model: str, flush: str, images: str) -> None:
         begin = time.perf_counter()
         loop.run(TURN)
         seconds = time.perf_counter() - begin
-        tensors = [
-            *state.networks(loop.engine.trainer).values(),
-            *state.training(loop.engine.trainer).values(),
-        ]
+        tensors = state.everything(loop.training.trainer).values()
         tiny = sum(
             int(((t != 0) & (t.abs() < smallest)).sum()) for t in tensors if t.is_floating_point()
         )

@@ -1,4 +1,4 @@
-"""How the cost of an iteration grows with batch size, width and the size of the dataset, as a plot::
+"""How the cost of an iteration grows with batch size, width and size of the dataset::
 
     python -m benchmarks.growth [--model simple-gan] [--seconds 1.5] [--device cpu] [--json FILE]
     [--plot FILE.png]
@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import torch
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import ImageData, Split
-from genkit.engines.base import Engine, choose_device
 from genkit.hookspecs import Model
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.plugins.registry import discover
+from genkit.training.session import Training
 
 BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
@@ -33,19 +34,18 @@ BATCH, COUNT = 128, 60_000
 LOG_INTERVAL = 100
 
 
-def engine(model: str, device: str, images: int, batch: int, **config: Any) -> Engine:
-    """An engine on as many random images."""
+def prepare(model: str, device: str, images: int, batch: int, **config: Any) -> Training:
+    """A training on as many random images."""
     generator = torch.Generator().manual_seed(0)
     made = torch.randint(0, 256, (images, 1, 28, 28), dtype=torch.uint8, generator=generator)
     data = ImageData(Split(made), Split(made[:0]), source="random numbers")
     trainer = discover().find(Model, model).target()
-    options = TrainOptions(batch_size=batch, log_interval=LOG_INTERVAL)
-    return Engine(
-        build(trainer, trainer.Config(**config), data.spec, 0, choose_device(device)), data, options
-    )
+    options = TrainOptions(batch_size=batch, log_interval=LOG_INTERVAL, device=device)
+    make_trainer = partial(build, trainer, trainer.Config(**config), data.spec, 0)
+    return Training.prepare(make_trainer, data, options)
 
 
-def milliseconds(measured: Engine, seconds: float) -> float:
+def milliseconds(measured: Training, seconds: float) -> float:
     """Of one iteration, over whole log intervals of about so many seconds in all."""
     steps, begin = 0, time.perf_counter()
     while (passed := time.perf_counter() - begin) < seconds:
@@ -57,16 +57,16 @@ def milliseconds(measured: Engine, seconds: float) -> float:
 
 
 def grow(
-    make: Callable[[int], Engine], values: tuple[int, ...], seconds: float, rounds: int
+    make: Callable[[int], Training], values: tuple[int, ...], seconds: float, rounds: int
 ) -> dict[int, float]:
     """Median milliseconds of an iteration for each value."""
-    engines = {}
+    trainings = {}
     for value in values:
         print(f"  {value}", file=sys.stderr, flush=True)
-        engines[value] = make(value)
-        milliseconds(engines[value], 0.1 * seconds)
+        trainings[value] = make(value)
+        milliseconds(trainings[value], 0.1 * seconds)
     measured = {
-        value: [milliseconds(engines[value], seconds / rounds) for _ in range(rounds)]
+        value: [milliseconds(trainings[value], seconds / rounds) for _ in range(rounds)]
         for value in values
     }
     return {value: round(statistics.median(times), 4) for value, times in measured.items()}
@@ -97,7 +97,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.25, which="both")
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("milliseconds an iteration")
-    what = f"{result['model']} on {result['device']}, {result['threads']} threads; else batch 128, 60,000 images"
+    where = f"{result['model']} on {result['device']}, {result['threads']} threads"
+    what = f"{where}; else batch 128, 60,000 images"
     figure.suptitle(what, x=0.02, ha="left", fontsize=11)
     figure.savefig(path, dpi=120)
 
@@ -122,10 +123,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw it there, as PNG")
     arguments = parser.parse_args()
     model, device = arguments.model, arguments.device
-    series: dict[str, tuple[tuple[int, ...], Callable[[int], Engine]]] = {
-        "batch size": (BATCHES, lambda value: engine(model, device, COUNT, value)),
-        "width": (WIDTHS, lambda value: engine(model, device, COUNT, BATCH, hidden_dim=value)),
-        "dataset": (IMAGES, lambda value: engine(model, device, value, BATCH)),
+    series: dict[str, tuple[tuple[int, ...], Callable[[int], Training]]] = {
+        "batch size": (BATCHES, lambda value: prepare(model, device, COUNT, value)),
+        "width": (WIDTHS, lambda value: prepare(model, device, COUNT, BATCH, hidden_dim=value)),
+        "dataset": (IMAGES, lambda value: prepare(model, device, value, BATCH)),
     }
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),

@@ -23,8 +23,9 @@ import torch
 
 import genkit
 from genkit.data.datasets import data_root
-from genkit.engines.base import Engine
+from genkit.engines.base import never_stop
 from genkit.storage import checkpoint, state
+from genkit.training.session import Training
 
 BARE = """
 import sys
@@ -91,14 +92,14 @@ def training(root: Path, iterations: int, folder: Path) -> tuple[dict[str, Any],
     parts.
     """
     inside: list[tuple[int, float]] = []
-    plain = Engine.run
+    untimed = Training.run
 
-    def timed(engine: Engine, steps: int, stop: Any = None) -> None:
+    def timed(self: Training, steps: int, should_stop: Any = never_stop) -> None:
         begin = time.perf_counter()
-        plain(engine, steps, stop)
+        untimed(self, steps, should_stop)
         inside.append((steps, time.perf_counter() - begin))
 
-    Engine.run = timed  # type: ignore[method-assign]
+    Training.run = timed  # type: ignore[method-assign]
     ends: list[float] = []
 
     class Ends(genkit.Callback):
@@ -112,7 +113,7 @@ def training(root: Path, iterations: int, folder: Path) -> tuple[dict[str, Any],
         options = {"dataset": "mnist", "data_root": root, "iterations": iterations, "device": "cpu"}
         run = genkit.train("simple-gan", **options, out=folder / "run", callbacks=[Ends()])
     finally:
-        Engine.run = plain  # type: ignore[method-assign]
+        Training.run = untimed  # type: ignore[method-assign]
     whole, engine = ends[1] - ends[0], sum(seconds for _, seconds in inside)
     thousand = max(1, 1000 * len(inside) // iterations)
 
@@ -143,9 +144,9 @@ def timed(action: Callable[[], object], rounds: int) -> float:
 def around(run: genkit.Run, root: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """Median seconds of what is done with a run."""
     data = run.data(root)
-    engine = Engine(run.build("cpu"), data, run.info.options)
-    engine.run(1)
-    networks, rest = state.networks(engine.trainer), engine.state()
+    begun = Training.prepare(run.build, data, run.info.options)
+    begun.run(1)
+    networks, rest = state.networks(begun.trainer), begun.state()
     steps = iter(range(1, 1 + 2 * rounds))
 
     def load_and_sample() -> None:

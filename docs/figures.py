@@ -3,7 +3,7 @@
 `python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN` and `python docs/figures.py
 pictures GAN_RUN VAE_RUN PLANE_RUN`, the last a VAE of two latents.
 
-Real images are left out on purpose: the data sets are not ours to hand on.
+No picture shows real images: the datasets are not this project's to redistribute.
 """
 
 import sys
@@ -19,13 +19,11 @@ from genkit.report import pictures
 OUT = Path(__file__).parent / "images"
 
 
-def row(pictures: dict[str, Path], path: Path) -> None:
-    """Pictures side by side, a title above each."""
-    figure = Figure(figsize=(2.6 * len(pictures), 2.9), layout="constrained")
+def write_row(titled: dict[str, Path], path: Path) -> None:
+    """Write pictures side by side, each under its title."""
+    figure = Figure(figsize=(2.6 * len(titled), 2.9), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, (title, picture) in zip(
-        figure.subplots(1, len(pictures)), pictures.items(), strict=True
-    ):
+    for axis, (title, picture) in zip(figure.subplots(1, len(titled)), titled.items(), strict=True):
         axis.imshow(imread(picture), cmap="gray", interpolation="nearest")
         axis.set_title(title, fontsize=10)
         axis.axis("off")
@@ -33,17 +31,18 @@ def row(pictures: dict[str, Path], path: Path) -> None:
 
 
 def results(gan: Path, ae: Path, vae: Path, dcgan: Path) -> None:
+    """Write the pictures of docs/results.md."""
     steps = {
         f"{step:,} iterations": gan / "samples" / f"{step:09}.png"
         for step in (1_000, 2_000, 10_000, 20_000)
     }
-    row(steps, OUT / "simple-gan.png")
+    write_row(steps, OUT / "simple-gan.png")
     latest = {
         name: max((run / "samples").glob("*.png")) for name, run in (("ae", ae), ("vae", vae))
     }
-    row(latest, OUT / "ae-vae.png")
+    write_row(latest, OUT / "ae-vae.png")
     both = {"simple-gan, 20,000 iterations": gan, "dcgan, 5,000 iterations": dcgan}
-    row(
+    write_row(
         {title: max((run / "samples").glob("*.png")) for title, run in both.items()},
         OUT / "dcgan.png",
     )

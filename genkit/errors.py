@@ -92,7 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def blame(owner: str | None, doing: str) -> Iterator[None]:
+def attribute_errors(owner: str | None, doing: str) -> Iterator[None]:
     """What a plugin raises inside becomes one line that names it, with the cause kept.
 
     Args:

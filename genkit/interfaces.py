@@ -6,18 +6,17 @@ this contract gets exact resume and every engine with no further code.
 """
 
 import abc
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import optimizer as torch_optimizer
 
-from . import config as options
-from .errors import ContractError, UsageError, nearest
-from .rng import Rng, seeded_initialisation
+from . import config as options, processes, updates
+from .errors import UsageError
+from .rng import Rng
 
 Metrics = Mapping[str, Tensor]
 """Detached 0-d tensors by name. A name that is or ends in ``loss`` or ``accuracy`` is plotted as
@@ -91,18 +90,12 @@ class Generator(nn.Module, abc.ABC):
         """Codes ``(B, ...)`` → images ``(B, C, H, W)`` in [-1, 1]."""
 
     @final
-    @torch.no_grad()
     def sample(self, n: int, rng: Rng, labels: Tensor | None = None) -> Tensor:
         """``n`` images ``(n, C, H, W)`` in [-1, 1], in evaluation mode; each module's mode is
         restored after.
         """
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
+        with evaluating(self):
             images: Tensor = self(self.prior(n, rng, labels))
-        finally:
-            for module, training in modes:
-                module.training = training
         return images
 
 
@@ -158,6 +151,7 @@ class Trainer(nn.Module, abc.ABC):
         self.config = config
         self.spec = spec
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._observers = updates.Observers()
         self.register_buffer("iteration", torch.zeros((), dtype=torch.int64))
 
     @abc.abstractmethod
@@ -178,56 +172,35 @@ class Trainer(nn.Module, abc.ABC):
         """
         if not losses:
             raise TypeError("update() needs a loss: self.update(NAME_OF_AN_OPTIMIZER=loss)")
-        last = next(reversed(losses))
-        phases = []
-        for name, loss in losses.items():
-            if name not in self.optimizers:
-                known = ", ".join(self.optimizers)
-                raise ContractError(
-                    f"update({name}=...): the optimizers are {known}{nearest(name, self.optimizers)}"
-                )
-            optimizer = self.optimizers[name]
-            parameters = [
-                p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
-            ]
-            raw = torch.autograd.grad(
-                loss, parameters, retain_graph=name != last, allow_unused=True
-            )
-            gradients = [
-                self._aligned(gradient, p) for gradient, p in zip(raw, parameters, strict=True)
-            ]
-            phases.append((optimizer, parameters, gradients))
-        for optimizer, parameters, gradients in phases:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            _step(optimizer)
-            for parameter in parameters:
-                parameter.grad = None
+        gradients = updates.compute_gradients(losses, self.optimizers, self._name_of)
+        self._observers.update(self.optimizers, gradients)
 
-    def _aligned(self, gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
-        """The gradient in its parameter's memory layout, copied only where it has another.
+    @final
+    def on_update(self, observer: updates.Observer, *, after: bool = False) -> Callable[[], None]:
+        """Call ``observer(gradients)`` in every update that Python runs; never in a replay.
 
-        ``autograd.grad`` gives the layout of whatever operation came last: stride 0 below a sum,
-        transposed below a tied weight. Fused optimizers read parameter and gradient as two equal
-        runs of memory.
+        ``gradients`` maps the name of each optimizer of the update to its parameters that learn,
+        each with its gradient, or None where the loss does not reach it. An observer changes
+        neither.
+
+        Args:
+            observer: called once all gradients of an update are computed, before any optimizer
+            steps.
+            after: call it once the optimizers have stepped instead.
+
+        Returns:
+            What removes the observer.
         """
-        if gradient is None:
-            return None
-        if gradient.layout != torch.strided:
-            name = next(
-                (name for name, p in self.named_parameters() if p is parameter), "a parameter"
-            )
-            raise ContractError(
-                f"the gradient of {name} is sparse, and updates take dense ones: build the layer with sparse=False"
-            )
-        lazy = (
-            gradient.is_neg() or gradient.is_conj()
-        )  # marked as negated or conjugated, and not computed yet
-        if not lazy and (
-            gradient.stride() == parameter.stride() or _same_layout(gradient, parameter)
-        ):
-            return gradient
-        return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+        return self._observers.add(observer, after=after)
+
+    @final
+    def without_observers(self) -> AbstractContextManager[None]:
+        """Inside, no observer is called, and a copy of the trainer has none."""
+        return self._observers.suspended()
+
+    def _name_of(self, parameter: Tensor) -> str:
+        names = (name for name, known in self.named_parameters() if known is parameter)
+        return next(names, "a parameter")
 
     @final
     def sample(self, n: int, rng: Rng, labels: Sequence[int] | Tensor | None = None) -> Tensor:
@@ -246,7 +219,7 @@ class Trainer(nn.Module, abc.ABC):
 
     @final
     def labels_for(self, n: int, labels: Sequence[int] | Tensor | None = None) -> Tensor | None:
-        """What ``prior`` gets for ``n`` images: int64 ``(n,)`` for a conditional model, else None."""
+        """What ``prior`` gets for ``n`` images: int64 ``(n,)``; None for an unconditional model."""
         if not self.conditional:
             if labels is not None:
                 raise UsageError(
@@ -268,13 +241,12 @@ class Trainer(nn.Module, abc.ABC):
 
     @final
     def mean_over_processes(self, value: Tensor) -> Tensor:
-        """The mean of ``value`` over the processes of a run; there is one process today, so
-        ``value`` itself.
+        """The mean of ``value`` over the processes of a run.
 
         Whatever a trainer's ``step`` computes from its batch and keeps in a buffer goes through
         here.
         """
-        return value
+        return processes.mean(value)
 
 
 @runtime_checkable
@@ -295,70 +267,22 @@ class Reconstructs(Protocol):
         """
 
 
-def _same_layout(gradient: Tensor, parameter: Tensor) -> bool:
-    """Whether both lie in memory alike; the stride of a dimension of one number says nothing."""
-    strides = zip(gradient.shape, gradient.stride(), parameter.stride(), strict=True)
-    return all(size <= 1 or one == other for size, one, other in strides)
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A trainer that knows how likely images are, given codes."""
+
+    def log_likelihood(self, images: Tensor, z: Tensor) -> Tensor:
+        """log p(images | z), nats, ``(B,)``; called in evaluation mode, without gradients."""
 
 
-_GLOBAL_HOOKS = (
-    torch_optimizer._global_optimizer_pre_hooks,
-    torch_optimizer._global_optimizer_post_hooks,
-)
-
-
-def _step(optimizer: torch.optim.Optimizer) -> None:
-    """``optimizer.step()``; for torch's own optimizers without the profiler range and hook look-ups
-    around it.
-
-    Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is
-    patched (as by a scheduler), is differentiable, or is not torch's own, is stepped as it wants to
-    be.
-    """
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        *_GLOBAL_HOOKS,
-    )
-    hooked = any(hooks) or "step" in vars(optimizer)
-    own = type(optimizer).__module__.startswith("torch.optim.")
-    if hooked or not own or optimizer.defaults.get("differentiable"):
-        optimizer.step()
-    else:
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; each module's mode is restored after."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
         with torch.no_grad():
-            inspect.unwrap(type(optimizer).step)(optimizer)
-
-
-def build(
-    trainer: type[Trainer],
-    config: options.Config,
-    spec: DataSpec,
-    seed: int,
-    device: torch.device | str,
-) -> Trainer:
-    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start
-    from the same.
-
-    On the device ``meta`` it has shapes and no memory.
-
-    Raises:
-        ContractError: it has no generator or no optimizer.
-        UsageError: it learns from labels, and ``spec`` has none.
-    """
-    if trainer.conditional and spec.classes is None:
-        raise UsageError(f"{trainer.__name__} learns from labels, and these images have none")
-    with seeded_initialisation(seed), torch.device("meta" if str(device) == "meta" else "cpu"):
-        built = trainer(config, spec)
-    if not isinstance(getattr(built, "generator", None), Generator):
-        raise ContractError(f"{trainer.__name__} has no self.generator that is a genkit.Generator")
-    if not built.optimizers:
-        raise ContractError(f"{trainer.__name__} has no optimizer in self.optimizers")
-    built.to(device).train()
-    for (
-        optimizer
-    ) in built.optimizers.values():  # some fill their state when they are made, before the move
-        for parameter, held in optimizer.state.items():
-            for key, value in held.items():
-                if isinstance(value, Tensor) and value.dim():
-                    held[key] = value.to(parameter.device)
-    return built
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -5,77 +5,41 @@ interval), ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plot
 ``evaluation.json``.
 """
 
-import math
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .config import Config, TrainOptions, parse
+from .config import parse
 from .data.datasets import DataRequest, ImageData, Notify, data_root, load_dataset
+from .data.images import from_uint8
+from .data.selection import in_memory as images_in_memory
 from .errors import (
     ConfigError,
-    ContractError,
     DataError,
     GenkitWarning,
     RunError,
     UsageError,
-    blame,
+    attribute_errors,
     first_line,
 )
-from .hookspecs import Dataset, Model
-from .interfaces import DataSpec, Reconstructs, Trainer, build
+from .hookspecs import Dataset
+from .interfaces import DataSpec, Reconstructs, Trainer, evaluating
+from .models import build, find_trainer
 from .plugins.registry import Registered, Registry, discover
-from .report.plotting import plot_curves
-from .report.summary import shortened
 from .rng import Rng
+from .run_info import RunInfo
 from .storage import checkpoint, state
-from .storage.folder import CURVES, METRICS, RUN, RunFolder
+from .storage.folder import METRICS, RUN, RunFolder
 
-FORMAT: Literal[1] = 1
 STATE_FACTOR = 64
 MIN_LIMIT = 2**26
 """A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at
 least.
 """
-
-
-class ModelInfo(Config):
-    """Which model, and whose; ``distribution`` is None for a class of no plugin."""
-
-    name: str
-    distribution: str | None = None
-    version: str | None = None
-
-
-class DatasetInfo(Config):
-    """Which images; ``distribution`` is None for images that were in memory."""
-
-    name: str
-    distribution: str | None = None
-    source: str
-    images: int
-    held_out: int
-    spec: DataSpec
-    fingerprint: str
-
-
-class RunInfo(Config):
-    """The content of ``run.json``."""
-
-    format: Literal[1] = FORMAT
-    model: ModelInfo
-    options: TrainOptions
-    config: dict[str, Any]
-    """The model's own options; its ``Config`` reads them."""
-    dataset: DatasetInfo
-    environment: dict[str, str | int]
-    """What bit-exactness depends on."""
 
 
 class Run:
@@ -98,22 +62,6 @@ class Run:
         self.registry = registry
         self._trainer_class = trainer_class
         self._loaded: tuple[Trainer, int] | None = None
-
-    @classmethod
-    @contextmanager
-    def create(
-        cls, out: Path | None, info: RunInfo, trainer_class: type[Trainer], registry: Registry
-    ) -> Iterator["Run"]:
-        """A new run in the folder ``out``, or the next number under ``runs/``, that no other
-        process may train.
-
-        Raises:
-            RunError: the folder is not empty, in use, or cannot be written.
-        """
-        with RunFolder.claim(out, f"{_slug(info.model.name)}-{_slug(info.dataset.name)}") as folder:
-            run = cls(folder, info, trainer_class, registry)
-            run.save_info()
-            yield run
 
     @classmethod
     def open(
@@ -149,7 +97,7 @@ class Run:
     @property
     def owner(self) -> str | None:
         """The model's name where it came from a plugin: what is to be named when it fails."""
-        return self.info.model.name if self.info.model.distribution else None
+        return self.info.model.plugin_name
 
     @property
     def spec(self) -> DataSpec:
@@ -181,7 +129,7 @@ class Run:
         if self._trainer_class is None:
             model = self.info.model
             if model.distribution is None:
-                how = "genkit.load(path, TheClass) or genkit.resume(path, trainer=TheClass, dataset=images)"
+                how = "genkit.load(path, C) or genkit.resume(path, trainer=C, dataset=images)"
                 raise UsageError(
                     f"{self.path} was trained with a class of no plugin; in Python say {how}"
                 )
@@ -286,9 +234,32 @@ class Run:
             shape=self.spec.shape,
             offline=offline,
         )
-        return self.recognise(load_dataset(self.registry, name, request, notify))
+        return self.verify_dataset(load_dataset(self.registry, name, request, notify))
 
-    def recognise(self, data: ImageData) -> ImageData:
+    def read_data(self, in_memory: Any, root: Path | None, notify: Notify) -> ImageData:
+        """The images that the run was trained on: those given, or else the dataset by its name.
+
+        Raises:
+            GenkitError: they are not found, or are others.
+        """
+        if in_memory is None:
+            return self.data(root, notify)
+        return self.verify_dataset(images_in_memory(in_memory))
+
+    def originals(self, count: int | None = None, root: Path | None = None) -> Tensor:
+        """The first ``count`` held-out images (None: ten, or all), ``(count, C, H, W)`` in [-1, 1].
+
+        Raises:
+            DataError: the dataset is not found, or holds out fewer.
+        """
+        held_out = self.data(root).test.images
+        count = min(10, len(held_out)) or 1 if count is None else count
+        if len(held_out) < count:
+            name = self.info.dataset.name
+            raise DataError(f"{name} holds out {len(held_out)} images, and {count} were asked for")
+        return from_uint8(held_out[:count])
+
+    def verify_dataset(self, data: ImageData) -> ImageData:
         """``data``, if it is what the run was trained on.
 
         Raises:
@@ -301,7 +272,8 @@ class Run:
             )
             counts = f" ({now} now, {was} then)" if now != was else ""
             raise DataError(
-                f"the images from {data.source}{counts} are not those that {self.path} was trained on: put those back, "
+                f"the images from {data.source}{counts} are not those that {self.path} "
+                "was trained on: put those back, "
                 "or train anew"
             )
         return data
@@ -314,10 +286,9 @@ class Run:
         :meth:`genkit.Trainer.sample`.
         """
         trainer = self.trainer
-        with blame(self.owner, "to sample"):
+        with attribute_errors(self.owner, "to sample"):
             return trainer.sample(n, Rng(seed, "samples"), labels)
 
-    @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] → their reconstructions, the same shape, on the CPU.
 
@@ -333,13 +304,8 @@ class Run:
             raise UsageError(
                 f"images are {kind}, but must be float (B, {', '.join(map(str, self.spec.shape))})"
             )
-        training = trainer.training
-        trainer.eval()
-        try:
-            with blame(self.owner, "to reconstruct"):
-                return trainer.reconstruct(images)
-        finally:
-            trainer.train(training)
+        with evaluating(trainer), attribute_errors(self.owner, "to reconstruct"):
+            return trainer.reconstruct(images)
 
     def metrics(self) -> list[dict[str, float]]:
         """The rows of ``metrics.jsonl``: ``step``, and the mean of each metric over the log
@@ -350,107 +316,9 @@ class Run:
         """
         return self.folder.read_rows(METRICS)
 
-    def plot(self, path: Path | None = None) -> Path:
-        """Draw the curves of ``metrics.jsonl`` to ``path`` (None: ``plots/curves.png`` in the run),
-        and say where.
-
-        Raises:
-            RunError: there are fewer than two rows.
+    def replace_info(self, info: RunInfo) -> None:
+        """The content of ``run.json`` is another now; the model is read from the checkpoints when
+        next needed.
         """
-        path = path or self.folder.inside(CURVES)
-        plot_curves(
-            self.metrics(),
-            path,
-            title=f"{self.info.model.name} on {shortened(self.info.dataset.name)}",
-        )
-        return path
-
-    def rewind(self, step: int, info: RunInfo) -> None:
-        """Forget all after the checkpoint of ``step``, as if training had not gone past it;
-        ``info`` is what goes on.
-
-        A row or grid of ``step`` itself stays only where training writes one at that step anyway.
-        Checkpoints of later steps were passed over as damaged: they are set aside.
-
-        Raises:
-            RunError: a file is damaged, or cannot be written.
-        """
-        options = info.options
-        finished = options.iterations == step
-        row = step if finished else step - step % options.log_interval
-        grid = step if finished or step % options.sample_interval == 0 else step - 1
-        try:
-            self.folder.forget_after(row, grid)
-            checkpoint.set_aside(self.folder.checkpoints, step)
-        except OSError as error:
-            raise RunError(f"cannot write in {self.path}: {error.strerror}") from error
         self.info = info
-        self.save_info()
         self._loaded = None
-
-    def note_engine(self, name: str) -> None:
-        """Record in ``run.json`` how the steps are executed now."""
-        environment = {**self.info.environment, "engine": name}
-        self.info = self.info.model_copy(update={"environment": environment})
-        self.save_info()
-
-    def save_info(self) -> None:
-        """Write ``run.json``.
-
-        Raises:
-            RunError: it cannot be written.
-        """
-        try:
-            self.folder.write_json(RUN, self.info.model_dump(mode="json"))
-        except OSError as error:
-            raise RunError(f"cannot write {self.path}/run.json: {error.strerror}") from error
-
-    def record(self, name: str, content: Mapping[str, Mapping[str, Any]]) -> None:
-        """Merge the sections of ``content`` into a JSON file of the run.
-
-        Raises:
-            RunError: what is there is damaged.
-        """
-        try:
-            known = self.folder.read_json(name)
-        except FileNotFoundError:
-            known = {}
-        try:
-            merged = {
-                section: _plain({**known.get(section, {}), **values})
-                for section, values in content.items()
-            }
-        except (TypeError, AttributeError) as error:
-            raise RunError(
-                f"{self.path / name} is damaged ({type(error).__name__}); move it away"
-            ) from None
-        self.folder.write_json(name, {**known, **merged})
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which has no NaN and no infinity: they become null."""
-    return {
-        name: None if isinstance(v, float) and not math.isfinite(v) else v
-        for name, v in values.items()
-    }
-
-
-def find_trainer(registry: Registry, name: str) -> type[Trainer]:
-    """The Trainer class of the model ``name``.
-
-    Raises:
-        UnknownNameError: no plugin provides it.
-        ContractError: its target is no Trainer.
-    """
-    found = registry.find(Model, name)
-    target = found.target()
-    if not (isinstance(target, type) and issubclass(target, Trainer)):
-        raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
-    return target
-
-
-def _slug(name: str) -> str:
-    return (
-        re.sub(r"[^A-Za-z0-9]+", "-", name.rstrip("/").rpartition("/")[2]).strip("-")[:40]
-        or "images"
-    )

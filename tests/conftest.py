@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, here and in the processes that tests start: there are as many workers as
 # cores, and threads that wait for a core spin.
@@ -17,7 +18,9 @@ from filelock import FileLock
 from torch import Tensor
 
 import genkit
+from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
+from genkit.training.session import Training
 
 
 class TinyGenerator(genkit.Generator):
@@ -102,6 +105,13 @@ def data(images: Tensor) -> genkit.ImageData:
 @pytest.fixture
 def tiny() -> type[TinyGAN]:
     return TinyGAN
+
+
+def training_of(
+    trainer: genkit.Trainer, data: genkit.ImageData, options: TrainOptions, **how: Any
+) -> Training:
+    """A training of a trainer that was built already."""
+    return Training.prepare(lambda device: trainer, data, options, **how)
 
 
 MNIST = Path(os.environ.get("GENKIT_DATA") or "absent").resolve()

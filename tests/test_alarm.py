@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.data.datasets import from_images
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.storage import state
 from genkit.training import collapse
-from genkit.training.collapse import Alarm, effective_classes, judge, pairwise_distance
+from genkit.training.collapse import Alarm, diagnose, effective_classes, pairwise_distance
 
 
 def rows(**values: float) -> list[dict[str, float]]:
-    return [{"step": collapse.GROWN, **values}]
+    return [{"step": collapse.MIN_STEPS, **values}]
 
 
 def test_healthy_readings_say_nothing() -> None:
@@ -26,8 +26,8 @@ def test_healthy_readings_say_nothing() -> None:
         "certainty": 0.8,
         "gradient_norm_generator": 2.0,
     }
-    assert judge([]) == {}
-    assert judge(rows(**healthy) * 5) == {}
+    assert diagnose([]) == {}
+    assert diagnose(rows(**healthy) * 5) == {}
 
 
 @pytest.mark.parametrize(
@@ -46,36 +46,36 @@ def test_healthy_readings_say_nothing() -> None:
     ],
 )
 def test_what_is_wrong_is_said(values: dict[str, float], kind: str, says: str) -> None:
-    wrong = judge(rows(**values))
+    wrong = diagnose(rows(**values))
     assert list(wrong) == [kind]
     assert says in wrong[kind]
 
 
 def test_a_discriminator_has_to_be_certain_for_a_while() -> None:
     certain = {"certainty": 0.99999}
-    assert judge(rows(**certain) * 2) == {}
-    assert "certain in 3 readings in a row" in judge(rows(**certain) * 3)["discriminator"]
-    assert judge(rows(**certain) * 2 + rows(certainty=0.9)) == {}
+    assert diagnose(rows(**certain) * 2) == {}
+    assert "certain in 3 readings in a row" in diagnose(rows(**certain) * 3)["discriminator"]
+    assert diagnose(rows(**certain) * 2 + rows(certainty=0.9)) == {}
 
 
 def test_a_gradient_has_to_be_gone_for_a_while() -> None:
     """A loss that is weighed with zero in most steps has none in some."""
     gone = {"gradient_norm_generator": 0.0}
-    assert judge(rows(**gone) * 2) == {}
-    assert judge(rows(gradient_norm_generator=1.0) + rows(**gone) * 2) == {}
-    assert judge(rows(**gone) * 3) == {
+    assert diagnose(rows(**gone) * 2) == {}
+    assert diagnose(rows(gradient_norm_generator=1.0) + rows(**gone) * 2) == {}
+    assert diagnose(rows(**gone) * 3) == {
         "gradient_norm_generator": "no gradient reaches generator any more"
     }
 
 
 def test_a_young_generator_may_be_uniform_until_it_has_been_diverse() -> None:
     young = [{"step": 100, "diversity": 0.1}]
-    assert judge(young) == {}
-    assert "collapse" in judge([{"step": 50, "diversity": 0.8}, *young])
-    assert "collapse" in judge([{"step": collapse.GROWN, "diversity": 0.1}])
+    assert diagnose(young) == {}
+    assert "collapse" in diagnose([{"step": 50, "diversity": 0.8}, *young])
+    assert "collapse" in diagnose([{"step": collapse.MIN_STEPS, "diversity": 0.1}])
     # Each figure for itself: pixels may differ before classes do.
-    assert judge([{"step": 2000, "diversity": 0.8, "class_diversity": 0.2}]) == {}
-    assert judge(
+    assert diagnose([{"step": 2000, "diversity": 0.8, "class_diversity": 0.2}]) == {}
+    assert diagnose(
         [
             {"step": 2000, "diversity": 0.8, "class_diversity": 0.6},
             {"step": 3000, "class_diversity": 0.2},
@@ -162,7 +162,7 @@ def test_a_collapse_is_flagged_within_one_sample_interval(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(collapse, "GROWN", 10)
+    monkeypatch.setattr(collapse, "MIN_STEPS", 10)
     options = {
         "dataset": images,
         "batch_size": 4,
@@ -281,9 +281,7 @@ def test_an_alarm_that_cannot_look_ends_no_training(
 
     monkeypatch.setattr(collapse, "pairwise_distance", fails)
     run = genkit.train(tiny, **options, out=tmp_path / "run")
-    assert (
-        capsys.readouterr().err.count("the alarm looks no more: RuntimeError: out of memory") == 1
-    )
+    assert capsys.readouterr().err.count("the alarm is off: RuntimeError: out of memory") == 1
     assert not (run.path / "alarm.jsonl").exists()
     assert (run.path / "metrics.jsonl").read_bytes() == (plain.path / "metrics.jsonl").read_bytes()
 
@@ -296,14 +294,14 @@ def test_looking_leaves_the_global_stream_alone(tiny, images: Tensor) -> None:
 
     trainer = build(Dropping, tiny.Config(), from_images(images).spec, 0, "cpu")
     before = torch.get_rng_state()
-    assert reader(trainer, images)[0].look(1)[0]
+    assert reader(trainer, images)[0].check(1)[0]
     assert torch.get_rng_state().equal(before)
 
 
 def test_a_run_that_was_stopped_can_go_on(
     tiny, images: Tensor, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(collapse, "GROWN", 10)
+    monkeypatch.setattr(collapse, "MIN_STEPS", 10)
     broken = collapsing(tiny, 33)
     options = {
         "dataset": images,

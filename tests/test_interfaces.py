@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit.interfaces import Posterior, build
+from genkit.interfaces import Posterior
+from genkit.models import build
 from genkit.rng import Rng
 from tests.conftest import TinyGAN, TinyGenerator
 

@@ -1,6 +1,7 @@
 """Training end to end: what the run folder holds, exactness, and what stops a run."""
 
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 import genkit
 from genkit.callback import Callback
 from genkit.errors import DataError, GenkitError, RunError, UsageError
+from genkit.report.plotting import draw_curves
 from genkit.storage import checkpoint
 
 OPTIONS = {
@@ -260,6 +262,22 @@ def test_one_row_is_no_curve(tiny, images: torch.Tensor, tmp_path: Path) -> None
     with pytest.raises(
         genkit.RunError, match=r"metrics\.jsonl has one row yet, and a curve needs 2"
     ):
-        run.plot()
+        draw_curves(run)
     genkit.resume(run, 200, trainer=tiny, dataset=images)
     assert (run.path / "plots" / "curves.png").exists()
+
+
+def test_from_train_to_a_step_are_at_most_five_frames(tiny, images: Tensor) -> None:
+    depths: list[list[str]] = []
+
+    class Counts(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            stack = traceback.extract_stack()[:-1]
+            package = Path(genkit.__file__).parent
+            frames = [f.name for f in stack if package in Path(f.filename).parents]
+            depths.append(frames[frames.index("train") :])
+            return super().step(batch, rng)
+
+    options = {"iterations": 4, "batch_size": 4, "device": "cpu", "progress": False}
+    genkit.train(Counts, dataset=images, engine="eager", **options)
+    assert depths[2] == ["train", "fit", "run", "steps", "advance"]

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 import genkit
+import genkit_plugins
 from genkit.data.datasets import from_images
 from genkit.data.images import from_uint8
-from genkit.hookspecs import Model
-from genkit.plugins.registry import discover
 from genkit.testing import check_model
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = [registered.entry.name for registered in discover().all(Model) if registered.plugin.builtin]
+NAMES = [entry.name for entry in genkit_plugins.genkit_models()]
 LACKS = {
     "simple-gan": {
         "encoders_are_deterministic_and_kl_is_not_negative",

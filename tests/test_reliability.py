@@ -24,6 +24,7 @@ from genkit.callback import Callback
 from genkit.cli.main import main
 from genkit.data import images
 from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, printable
+from genkit.report.plotting import draw_curves
 from genkit.storage import atomic, checkpoint
 from genkit.storage.folder import RunFolder
 from genkit.testing.subject import no_unpickling
@@ -485,7 +486,7 @@ def test_pictures_of_a_run_go_through_no_link_either(
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None:
     for name, use in (
-        ("metrics.jsonl", lambda: genkit.load(stranger).plot()),
+        ("metrics.jsonl", lambda: draw_curves(genkit.load(stranger))),
         ("run.json", lambda: genkit.load(stranger)),
     ):
         (stranger / name).unlink()
@@ -522,13 +523,13 @@ def test_a_callback_that_no_plugin_provides_is_left_out(stranger: Path) -> None:
 def test_lines_with_other_metrics_are_drawn_with_gaps(stranger: Path) -> None:
     rows = [{"step": 1, "loss": 1.0}, {"step": 2, "other_loss": 2.0}, {"step": 3, "loss": 1e308}]
     (stranger / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
-    assert genkit.load(stranger).plot().exists()
+    assert draw_curves(genkit.load(stranger)).exists()
     (stranger / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
     with pytest.raises(RunError, match="have no figures"):
-        genkit.load(stranger).plot()
+        draw_curves(genkit.load(stranger))
     many = {f"m{number}": 1.0 for number in range(700)}
     (stranger / "metrics.jsonl").write_text((json.dumps({"step": 1, **many}) + "\n") * 2)
-    assert genkit.load(stranger).plot().exists()
+    assert draw_curves(genkit.load(stranger)).exists()
 
 
 def test_a_link_in_the_place_of_a_temporary_folder_is_not_followed(tmp_path: Path) -> None:
@@ -544,7 +545,7 @@ def test_a_link_in_the_place_of_a_temporary_folder_is_not_followed(tmp_path: Pat
 
 def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
     for name, use in (
-        ("metrics.jsonl", lambda: genkit.load(stranger).plot()),
+        ("metrics.jsonl", lambda: draw_curves(genkit.load(stranger))),
         ("run.json", lambda: genkit.load(stranger)),
     ):
         os.truncate(stranger / name, 2**40)  # sparse
@@ -559,7 +560,7 @@ def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
 def test_damaged_lines_of_the_log_are_named(stranger: Path, text: str) -> None:
     (stranger / "metrics.jsonl").write_text(text + "\n")
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged \(line 1"):
-        genkit.load(stranger).plot()
+        draw_curves(genkit.load(stranger))
 
 
 def test_a_line_that_a_crash_cut_short_is_no_damage(stranger: Path) -> None:

@@ -1,5 +1,6 @@
 """Trainer.update: gradients reach optimizers in the memory layout of their parameters."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
-from genkit.engines.base import Engine
+from genkit.models import build
+from tests.conftest import training_of
 
 FUSED = {
     "Adam": (torch.optim.Adam, {}),
@@ -80,9 +82,9 @@ def trained(engine: str, **config: object) -> Layouts:
     images = torch.zeros(10, 1, 4, 4, dtype=torch.uint8)
     trainer = Layouts(Layouts.Config(**config), genkit.DataSpec(1, 4, 4))
     options = TrainOptions(batch_size=2, iterations=8, engine=engine, kernels="torch")
-    made = Engine(trainer, from_images(images), options)
+    made = training_of(trainer, from_images(images), options)
     made.run(8)
-    assert made.name == engine
+    assert made.stepper.kind == engine
     return trainer
 
 
@@ -132,7 +134,7 @@ def test_every_number_of_a_parameter_moves_alike(
 ) -> None:
     trainer = Steps(nn.Parameter(parameter), loss)
     images = from_images(torch.zeros(10, 1, 4, 4, dtype=torch.uint8))
-    Engine(trainer, images, TrainOptions(batch_size=2, iterations=8)).run(5)
+    training_of(trainer, images, TrainOptions(batch_size=2, iterations=8)).run(5)
     assert torch.allclose(trainer.generator.parameter, torch.tensor(-0.5), atol=1e-5)
 
 
@@ -162,3 +164,71 @@ def test_a_sparse_gradient_is_refused_in_one_line() -> None:
     ):
         trainer.update(table=trainer.table(torch.tensor([1, 2])).sum())
     assert torch.equal(trainer.table.weight, before)
+
+
+class Convolves(genkit.Trainer):
+    """Weights that are channels-last in memory, where the run asks for it."""
+
+    def __init__(self, config: genkit.Config, spec: genkit.DataSpec) -> None:
+        super().__init__(config, spec)
+        self.generator = Net(spec)
+        self.convolution = nn.Conv2d(spec.channels, 8, 3)
+        self.optimizers = {"net": torch.optim.Adam(self.convolution.parameters(), lr=0.01)}
+
+    def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+        loss = (self.convolution(batch.images) - rng.normal(len(batch.images), 8, 1, 1)).square()
+        self.update(net=loss.mean())
+        return {"loss": loss.mean().detach()}
+
+
+def test_a_run_with_channels_last_weights_resumes_to_the_same_bits() -> None:
+    """The optimizer's state is read from the checkpoint in its parameter's memory layout."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 6, 5), dtype=torch.uint8, generator=generator)
+    options = {"batch_size": 4, "channels_last": True, "device": "cpu", "progress": False}
+    whole = genkit.train(Convolves, dataset=images, iterations=8, **options)
+    half = genkit.train(Convolves, dataset=images, iterations=4, **options)
+    genkit.resume(half, 8, dataset=images, progress=False)
+    for file in ("model", "state"):
+        name = f"checkpoints/step-000000008/{file}.safetensors"
+        assert (whole.path / name).read_bytes() == (half.path / name).read_bytes()
+
+
+def test_observers_see_gradients_before_and_weights_after_a_step(tiny) -> None:
+    trainer = build(tiny, tiny.Config(), genkit.DataSpec(1, 6, 5), 0, "cpu")
+    weight = trainer.generator.layer.weight
+    seen: list[tuple[str, list[str], Tensor]] = []
+    removes = [
+        trainer.on_update(lambda g: seen.append(("before", list(g), weight.detach().clone()))),
+        trainer.on_update(
+            lambda g: seen.append(("after", list(g), weight.detach().clone())), after=True
+        ),
+    ]
+    before = weight.detach().clone()
+    trainer.update(generator=weight.sum())
+    assert [(when, names) for when, names, _ in seen] == [
+        ("before", ["generator"]),
+        ("after", ["generator"]),
+    ]
+    assert torch.equal(seen[0][2], before)
+    assert torch.equal(seen[1][2], weight)
+    assert not torch.equal(seen[1][2], before)
+    for remove in removes:
+        remove()
+    trainer.update(generator=weight.sum())
+    assert len(seen) == 2
+
+
+def test_observers_are_not_called_for_steps_that_are_undone_or_replayed(tiny) -> None:
+    data = from_images(torch.zeros(20, 1, 6, 5, dtype=torch.uint8))
+    trainer = build(tiny, tiny.Config(), data.spec, 0, "cpu")
+    calls: list[object] = []
+    trainer.on_update(calls.append)
+    training = training_of(trainer, data, TrainOptions(batch_size=4, log_interval=50))
+    training.run(20)
+    assert training.stepper.kind == "graph"
+    assert len(calls) == 2  # of the first step: discriminator and generator
+    with trainer.without_observers():
+        copied = copy.deepcopy(trainer)
+    copied.update(generator=copied.generator.layer.weight.sum())
+    assert len(calls) == 2

@@ -30,7 +30,7 @@ def doctor(as_json: bool, time_limit: float) -> None:
 
     from ..data.datasets import data_root
     from ..engines.base import choose_device
-    from ..plugins.doctor import diagnose, strangers
+    from ..plugins.doctor import conflicting_distributions, diagnose
 
     root = data_root(None)
     about = {
@@ -41,7 +41,7 @@ def doctor(as_json: bool, time_limit: float) -> None:
         "data root": f"{root} ({'exists' if root.is_dir() else 'does not exist yet'})",
     }
     found = diagnose(time_limit)
-    others = strangers()
+    others = conflicting_distributions()
     broken = [d for d in found if d.state in ("broken", "incompatible")]
     if as_json:
         click.echo(

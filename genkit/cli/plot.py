@@ -16,6 +16,7 @@ from .output import say
 )
 def plot(run: Path, out: Path | None) -> None:
     """Draw the curves of metrics.jsonl. Prints where the picture is."""
+    from ..report.plotting import draw_curves
     from ..run import Run
 
-    say(Run.open(run).plot(out))
+    say(draw_curves(Run.open(run), out))

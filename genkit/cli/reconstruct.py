@@ -26,12 +26,11 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
     """Held-out images above their reconstructions, for models with an encoder. Prints where the
     picture is.
     """
-    from .. import api
     from ..data import images
     from ..run import Run
 
     opened = Run.open(run)
     path = out or opened.folder.inside("plots/reconstructions.png")
-    originals = api.originals(opened, count, data_root)
+    originals = opened.originals(count, data_root)
     images.save_pairs(originals, opened.reconstruct(originals), path)
     say(path)

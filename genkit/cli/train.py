@@ -18,7 +18,7 @@ class _Models(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from ..config import TrainOptions, check_fields
-        from ..run import find_trainer
+        from ..models import find_trainer
 
         registry = discover()
         trainer = find_trainer(registry, name)
@@ -92,7 +92,7 @@ def _callback(model: str) -> Any:
 
 def _resolved(model: str, values: dict[str, Any], file: Path | None) -> str:
     from ..config import resolve, to_toml
-    from ..run import find_trainer
+    from ..models import find_trainer
 
     return f"# genkit train {model} --config THIS_FILE\n" + to_toml(
         *resolve(find_trainer(discover(), model).Config, model, values, file)

@@ -17,7 +17,7 @@ from ..errors import (
     DataError,
     DataUnavailableError,
     UnknownNameError,
-    blame,
+    attribute_errors,
 )
 from ..hookspecs import Dataset
 from ..interfaces import DataSpec
@@ -177,13 +177,13 @@ def load_dataset(
         raise UnknownNameError(
             f"unknown dataset {name!r}; for the images in that folder say folder:{name}"
         ) from None
-    with blame(f"dataset {name}", "to load"):
+    with attribute_errors(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):
         raise ContractError(
             f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author"
         )
-    for line in request.skipped[:SAID]:
+    for line in request.skipped[:MAX_LISTED_SKIPS]:
         notify(f"skipped {line}")
     if request.skipped:
         left = len(loaded.train) + len(loaded.test)
@@ -191,7 +191,7 @@ def load_dataset(
     return loaded
 
 
-SAID = 10
+MAX_LISTED_SKIPS = 10
 """Skipped files that are named one by one."""
 
 

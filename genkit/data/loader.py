@@ -50,7 +50,7 @@ class Order:
         return self._cached[1]
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """The training images on their way to the device."""
 
     chunk: int
@@ -72,7 +72,7 @@ class Feed(Protocol):
         """No further window is asked for."""
 
 
-def feed(split: Split, order: Order, device: torch.device) -> Feed:
+def make_loader(split: Split, order: Order, device: torch.device) -> Loader:
     """Resident where the images take no more than half of the device's free memory; else streamed."""
     if device.type == "cuda" and split.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return Streamed(split, order, device)
@@ -187,7 +187,7 @@ class Streamed(_OnDevice):
         self._thread.shutdown(cancel_futures=True)
 
 
-def in_order(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:
+def iterate_batches(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:
     """The whole split once, in batches of ``size`` that are copied to the device; the last may be
     smaller.
     """

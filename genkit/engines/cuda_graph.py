@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..rng import Rng
-from ..training.interrupt import Interrupt
+from .base import Kind, ShouldStop, Work
 
 cuda: Any = torch.cuda  # whose annotations change from release to release
 TARGET_SECONDS = 5e-3
@@ -72,82 +72,74 @@ class CudaCapture:
 
 
 @final
-class GraphSteps:
+class CudaGraphSteps:
     """Steps as two graphs: one of K steps, and one of a single step for what remains.
 
     Args:
-        step: one update from the sample numbers ``(per_step,)``; its metrics, ``(M,)``.
-        per_step: sample numbers that a step takes.
-        metrics: M.
-        capture: what captures.
-        steps: K; None: as many as take about ``TARGET_SECONDS``.
-        most: the most that K may be.
+        work: what a step is made of; one was made already, so that optimizers have their state.
+        names: those of its metrics.
+        capture: what captures; None: CUDA graphs. Tests hand in a stand-in.
+        steps: K; None: as many as take about ``TARGET_SECONDS``, at most what the loader brings.
     """
+
+    kind: Kind = "graph"
+    fallback_reason = ""
 
     def __init__(
         self,
-        step: Callable[[Tensor], Tensor],
-        per_step: int,
-        metrics: int,
-        device: torch.device,
-        capture: Capture,
+        work: Work,
+        names: tuple[str, ...],
+        capture: Capture | None = None,
         steps: int | None = None,
-        most: int = MAX_STEPS,
     ) -> None:
-        self._step = step
+        capture = capture or CudaCapture(work.rng)
+        self.names = names
         self.replays = 0
         """Graphs launched; a fall-back to Python would leave it where it is."""
-        self._one_index = torch.zeros(1, per_step, dtype=torch.int64, device=device)
-        self._one_row = torch.zeros(1, metrics, device=device)
-        capture.warm_up(lambda: self._work(self._one_index, self._one_row))
-        self._one = capture.capture(lambda: self._work(self._one_index, self._one_row))
-        self.steps = steps or min(
-            MAX_STEPS, most, max(1, round(TARGET_SECONDS / capture.seconds(self._one)))
-        )
+        self._step = work.stacked_step
+        self._one = self._buffers(1, work)
+        capture.warm_up(lambda: self._make(self._one))
+        self._replay_one = capture.capture(lambda: self._make(self._one))
+        fitting = round(TARGET_SECONDS / capture.seconds(self._replay_one))
+        self.steps_per_replay = steps or min(MAX_STEPS, work.loader.chunk, max(1, fitting))
         """K."""
-        self._indices, self._rows, self._many = self._one_index, self._one_row, self._one
-        if self.steps == 1:
-            return
-        self._indices = torch.zeros(self.steps, per_step, dtype=torch.int64, device=device)
-        self._rows = torch.zeros(self.steps, metrics, device=device)
-        self._many = capture.capture(lambda: self._work(self._indices, self._rows))
+        self._many, self._replay_many = self._one, self._replay_one
+        if self.steps_per_replay > 1:
+            self._many = self._buffers(self.steps_per_replay, work)
+            self._replay_many = capture.capture(lambda: self._make(self._many))
 
-    def _work(self, indices: Tensor, rows: Tensor) -> None:
-        for number in range(len(indices)):
-            rows[number].copy_(self._step(indices[number]))
-
-    def run(self, indices: Tensor, stop: Interrupt | None) -> Tensor:
-        """Make a step for each row of ``indices`` (int64 ``(steps, per_step)``), or fewer if
-        ``stop`` is asked for.
-
-        Returns:
-            The metrics, ``(steps made, M)``, on the device.
+    def _buffers(self, steps: int, work: Work) -> tuple[Tensor, Tensor]:
+        """What a graph reads and writes: sample numbers ``(steps, per_step)`` and metrics ``(steps,
+        M)``.
         """
-        made, result = 0, self._one_row.new_empty(len(indices), self._one_row.shape[1])
-        many, whole = len(indices) // self.steps, len(indices) - len(indices) % self.steps
-        for shape, part, buffer, rows, replay in (
-            ((many, self.steps, -1), slice(0, whole), self._indices, self._rows, self._many),
-            (
-                (len(indices) - whole, 1, -1),
-                slice(whole, None),
-                self._one_index,
-                self._one_row,
-                self._one,
-            ),
+        indices = torch.zeros(steps, work.per_step, dtype=torch.int64, device=work.device)
+        return indices, torch.zeros(steps, len(self.names), device=work.device)
+
+    def _make(self, buffers: tuple[Tensor, Tensor]) -> None:
+        """The work that is captured: a step for each row."""
+        indices, metrics = buffers
+        for number in range(len(indices)):
+            metrics[number].copy_(self._step(indices[number]))
+
+    def steps(self, indices: Tensor, should_stop: ShouldStop) -> Tensor:
+        """See :meth:`genkit.engines.base.Stepper.steps`."""
+        k, total = self.steps_per_replay, len(indices)
+        made, result = 0, self._one[1].new_empty(total, len(self.names))
+        whole = total - total % k
+        for part, size, buffers, replay in (
+            (slice(0, whole), k, self._many, self._replay_many),
+            (slice(whole, None), 1, self._one, self._replay_one),
         ):
-            # All views are made at once: one by one, between replays, they cost a small network a
-            # per cent.
-            views = (
-                zip(indices[part].view(shape), result[part].view(shape), strict=True)
-                if shape[0]
-                else ()
-            )
-            for given, wanted in views:
-                if made and stop:
+            # All views are made at once: one by one, between replays, they cost a small network 1
+            # %.
+            shape = (len(indices[part]) // size, size, -1)
+            views = (indices[part].view(shape), result[part].view(shape)) if shape[0] else ((), ())
+            for given, wanted in zip(*views, strict=True):
+                if made and should_stop():
                     return result[:made]
-                buffer.copy_(given)
+                buffers[0].copy_(given)
                 replay()
                 self.replays += 1
-                wanted.copy_(rows)
-                made += len(buffer)
+                wanted.copy_(buffers[1])
+                made += size
         return result

@@ -45,7 +45,7 @@ def choose(option: str, device: torch.device) -> str:
     return "onednn" if option == "onednn" or (option == "auto" and usable and wide) else "torch"
 
 
-def again(option: str, before: str, device: torch.device) -> str:
+def resolve_for_resume(option: str, before: str, device: torch.device) -> str:
     """The option for a training that goes on: what it had ``before``, if that was not said and is
     there.
     """
@@ -68,7 +68,7 @@ def kernel(
 
 @final
 class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is entered, the operations of the thread are computed by :func:`kernel`."""
+    """While it is active, the operations of the thread are computed by :func:`kernel`."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if replaced := kernel(func, args, kwargs or {}):
@@ -77,7 +77,7 @@ class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def entered(chosen: str) -> AbstractContextManager[object]:
+def kernel_mode(chosen: str) -> AbstractContextManager[object]:
     """What to enter around operations that are to be computed by the kernels of :func:`choose`."""
     return Kernels() if chosen == "onednn" else nullcontext()  # type: ignore[no-untyped-call]
 
@@ -117,18 +117,23 @@ def replace(operations: Sequence[Operation]) -> list[Operation]:
 
 def _of_mm(x: Tensor, w: Tensor) -> Called | None:
     fits = len(x) * w.numel() >= FEWEST_MULTIPLICATIONS and all(
-        _plain(t) and _rows_apart(t) for t in (x, w)
+        _is_dense_float32(t) and _has_blas_layout(t) for t in (x, w)
     )
     return (_linear(), (x, w.t(), None, "none", [], "")) if fits else None
 
 
 def _of_addmm(bias: Tensor, x: Tensor, w: Tensor) -> Called | None:
-    fits = _plain(bias) and bias.shape == w.shape[1:] and bias.is_contiguous() and _of_mm(x, w)
+    fits = (
+        _is_dense_float32(bias)
+        and bias.shape == w.shape[1:]
+        and bias.is_contiguous()
+        and _of_mm(x, w)
+    )
     return (_linear(), (x, w.t(), bias, "none", [], "")) if fits else None
 
 
 def _of_tanh(x: Tensor) -> Called | None:
-    fits = x.numel() >= FEWEST_TANHS and _plain(x) and x.dim() <= 5 and x.is_contiguous()
+    fits = x.numel() >= FEWEST_TANHS and _is_dense_float32(x) and x.dim() <= 5 and x.is_contiguous()
     return (_tanh, (x,)) if fits else None
 
 
@@ -143,11 +148,11 @@ def _tanh(x: Tensor) -> Tensor:
     return x.to_mkldnn().tanh().to_dense()
 
 
-def _plain(tensor: Tensor) -> bool:
+def _is_dense_float32(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.is_cpu and tensor.layout == torch.strided
 
 
-def _rows_apart(matrix: Tensor) -> bool:
+def _has_blas_layout(matrix: Tensor) -> bool:
     """Whether its rows, or its columns, lie behind one another without a number between theirs or
     shared.
     """

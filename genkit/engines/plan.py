@@ -5,7 +5,6 @@ is left is a list of calls that compute: no graph for autograd is built, and no 
 is run.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -14,12 +13,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import ContractError
+from . import kernels
+from .base import Kind, ShouldStop, Work
 from .recording import Operation, record, storage
 
-MOST = 2**30
+MAX_RECORDED_BYTES = 2**30
 """Bytes of a step's tensors, all of which a recording keeps; a step that makes more is not planned.
 """
-LET_GO = 2**20
+RELEASE_ABOVE_BYTES = 2**20
 """Bytes of a result from which on it is let go after its last use; a smaller one stays until the
 next replay.
 """
@@ -29,40 +30,66 @@ Rewrite = Callable[[Sequence[Operation]], Sequence[Operation]]
 
 
 @final
-class PlanCapture:
-    """Work on a CPU as a :class:`Plan`.
+class PlanSteps:
+    """Steps as a :class:`Plan` of one step, replayed for each.
 
     Args:
-        rewrite: gives the operations that are run in place of those recorded.
+        work: what a step is made of; one was made already, so that optimizers have their state.
+        names: those of its metrics.
+
+    Raises:
+        ContractError: the step reads tensors on the host, or does what cannot be repeated in place.
     """
 
-    def __init__(self, rewrite: Rewrite = list) -> None:
-        self._rewrite = rewrite
+    kind: Kind = "graph"
+    fallback_reason = ""
+    steps_per_replay = 1
+    """More at once would be no faster."""
 
-    def warm_up(self, work: Callable[[], None]) -> None:
-        """Nothing has to be done before."""
+    def __init__(self, work: Work, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.replays = 0
+        """Steps replayed; a fall-back to Python would leave it where it is."""
+        self._index = torch.zeros(work.per_step, dtype=torch.int64)
+        self._metrics = torch.zeros(len(names))
+        rewrite = kernels.replace if work.kernels == "onednn" else list
+        self._plan = record_plan(
+            lambda: self._metrics.copy_(work.stacked_step(self._index)), rewrite
+        )
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What repeats the operations of the work, which is done once.
+    def steps(self, indices: Tensor, should_stop: ShouldStop) -> Tensor:
+        """See :meth:`genkit.engines.base.Stepper.steps`."""
+        result = self._metrics.new_empty(len(indices), len(self.names))
+        for number, (index, metrics) in enumerate(zip(indices, result, strict=True)):
+            if number and should_stop():
+                return result[:number]
+            self._index.copy_(index)
+            self._plan.run()
+            self.replays += 1
+            metrics.copy_(self._metrics)
+        return result
 
-        Raises:
-            ContractError: the work reads tensors on the host, or does what cannot be repeated in
-            place.
-        """
-        _, recording = record(work, MOST)
-        if reads := recording.host_reads:
-            raise ContractError(
-                f"it waits for the device, or has shapes that depend on data: {reads[0]}"
-            )
-        if recording.optimizer_reads:
-            raise ContractError(
-                f"an optimizer reads its state on the host: {recording.optimizer_reads[0]}"
-            )
-        return Plan(self._rewrite(recording.operations)).run
 
-    def seconds(self, replay: Callable[[], None]) -> float:
-        """Without end, so that a step is replayed at a time: more at once would be no faster."""
-        return math.inf
+def record_plan(work: Callable[[], object], rewrite: Rewrite = list) -> "Plan":
+    """A plan that repeats the operations of ``work``, which is done once.
+
+    Args:
+        work: what is repeated.
+        rewrite: gives the operations that are run in place of those recorded.
+
+    Raises:
+        ContractError: the work reads tensors on the host, or does what cannot be repeated in place.
+    """
+    _, recording = record(work, MAX_RECORDED_BYTES)
+    if reads := recording.host_reads:
+        raise ContractError(
+            f"it waits for the device, or has shapes that depend on data: {reads[0]}"
+        )
+    if recording.optimizer_reads:
+        raise ContractError(
+            f"an optimizer reads its state on the host: {recording.optimizer_reads[0]}"
+        )
+    return Plan(rewrite(recording.operations))
 
 
 @final
@@ -92,7 +119,7 @@ class Plan:
         self._calls: list[Call] = []
         for number, operation in enumerate(computing):
             function, args, kwargs = self._call(operation)
-            self._calls.append((_bare(function), args, kwargs))
+            self._calls.append((_callable(function), args, kwargs))
             for one in held[number]:
                 if last[one] == number and (call := self._memory.release(one)):
                     self._calls.append(call)
@@ -105,7 +132,7 @@ class Plan:
                 function(*args, **kwargs)
 
     def _call(self, operation: Operation) -> Call:
-        if (name := str(operation.function)).startswith(_OTHERWISE):
+        if (name := str(operation.function)).startswith(_UNSAFE_WHEN_TRACED):
             raise ContractError(f"torch differentiates {name} in another way while it is recorded")
         if torch.Tag.inplace_view in getattr(operation.function, "tags", ()):
             raise ContractError(f"{operation.function} changes a tensor's shape in place")
@@ -122,97 +149,44 @@ class Plan:
             return writing, args, {**kwargs, **dict(zip(names, map(place, new), strict=True))}
         # Of several results in one piece of memory the first stands for it.
         first = {storage(tensor): tensor for tensor in reversed(new)}
-        takers = [
-            self._memory.await_(t) if isinstance(t, Tensor) and first.get(storage(t)) is t else None
+        slots = [
+            self._memory.defer_output(t)
+            if isinstance(t, Tensor) and first.get(storage(t)) is t
+            else None
             for t in operation.results
         ]
-        if _gives_a_tensor(operation) and takers[0] is not None:
-            return _take_one, (_bare(operation.function), args, kwargs, takers[0]), {}
-        return _take, (_bare(operation.function), args, kwargs, takers), {}
+        if _returns_one_tensor(operation) and slots[0] is not None:
+            return _call_and_bind_one, (_callable(operation.function), args, kwargs, slots[0]), {}
+        return _call_and_bind, (_callable(operation.function), args, kwargs, slots), {}
 
 
+# fmt: off
 _CONSTANTS = {
-    "ones_like",
-    "zeros_like",
-    "full_like",
-    "ones",
-    "zeros",
-    "full",
-    "arange",
-    "eye",
+    "ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye",
     "linspace",
 }
+# fmt: on
+# fmt: off
 _FUNCTIONS = {
-    *(
-        "mm",
-        "addmm",
-        "bmm",
-        "baddbmm",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "neg",
-        "abs",
-        "sgn",
-        "sign",
-        "pow",
-    ),
-    *(
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-        "sin",
-        "cos",
-        "erf",
-        "sigmoid",
-        "tanh",
-    ),
-    *(
-        "lerp",
-        "addcmul",
-        "addcdiv",
-        "maximum",
-        "minimum",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "where",
-    ),
-    *("cat", "stack", "gt", "ge", "lt", "le", "eq", "ne", "index_select", "gather"),
+    "mm", "addmm", "bmm", "baddbmm", "add", "sub", "mul", "div", "neg", "abs", "sgn", "sign",
+    "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf",
+    "sigmoid", "tanh", "lerp", "addcmul", "addcdiv", "maximum", "minimum", "clamp",
+    "clamp_min", "clamp_max", "where", "cat", "stack", "gt", "ge", "lt", "le", "eq", "ne",
+    "index_select", "gather",
 }
-"""Operations that write into given memory and compute the same, as functions of torch with ``out``.
-"""
+# fmt: on
+"""Operations that write into given memory and compute the same: torch's functions with ``out``."""
+# fmt: off
 _OVERLOADS = {
-    *(
-        "rsub",
-        "sigmoid_backward",
-        "tanh_backward",
-        "leaky_relu",
-        "leaky_relu_backward",
-        "relu",
-        "threshold_backward",
-    ),
-    *(
-        "softplus",
-        "softplus_backward",
-        "silu",
-        "silu_backward",
-        "gelu",
-        "gelu_backward",
-        "elu",
-        "sum",
-        "mean",
-    ),
+    "rsub", "sigmoid_backward", "tanh_backward", "leaky_relu", "leaky_relu_backward", "relu",
+    "threshold_backward", "softplus", "softplus_backward", "silu", "silu_backward", "gelu",
+    "gelu_backward", "elu", "sum", "mean",
 }
+# fmt: on
 """More of them, which have only overloads; to call one takes longer by a third of a microsecond."""
-_LISTS = {"_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_", "_foreach_add_"}
+_FOREACH_OPS = {"_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_", "_foreach_add_"}
 """Operations on lists, which a call of an overload converts slowly."""
-_OTHERWISE = (
+_UNSAFE_WHEN_TRACED = (
     "aten.prod.",
     "aten.cumprod.",
     "aten.masked_fill.Tensor",
@@ -224,9 +198,8 @@ rounds differently.
 """
 Shape = tuple[int, torch.Size, tuple[int, ...]]
 """Where in its storage a tensor begins, its sizes and its strides."""
-Takers = list[tuple[Tensor, Shape | None]]
-"""Planned tensors that take over a result's memory: in the shape given, or (None) the result's own.
-"""
+OutputSlots = list[tuple[Tensor, Shape | None]]
+"""Planned tensors that take over a result's memory: in the shape given, or (None) the result's."""
 
 
 @final
@@ -236,7 +209,7 @@ class _Memory:
     def __init__(self) -> None:
         self._places: dict[int, Tensor] = {}  # by the id of the recorded tensor
         self._blocks: dict[int, torch.UntypedStorage] = {}  # by recorded storage, as is the next
-        self._awaited: dict[int, tuple[Tensor, Takers]] = {}
+        self._awaited: dict[int, tuple[Tensor, OutputSlots]] = {}
         self._large: set[int] = set()
         self._free: list[torch.UntypedStorage] = []
 
@@ -255,8 +228,8 @@ class _Memory:
             if own in self._blocks:
                 placed.set_(self._blocks[own], *shape)
             else:
-                result, takers = self._awaited[own]
-                takers.append((placed, None if tensor is result else shape))
+                result, slots = self._awaited[own]
+                slots.append((placed, None if tensor is result else shape))
             self._places[id(tensor)] = placed
         return self._places[id(tensor)]
 
@@ -274,11 +247,11 @@ class _Memory:
             self._free = [b for b in self._free if b is not block]
         self._blocks[storage(tensor)] = block
 
-    def await_(self, tensor: Tensor) -> Takers:
+    def defer_output(self, tensor: Tensor) -> OutputSlots:
         """What takes over the memory of the recorded result, as each replay gives it; this list is
         still filled.
         """
-        if tensor.untyped_storage().nbytes() >= LET_GO:
+        if tensor.untyped_storage().nbytes() >= RELEASE_ABOVE_BYTES:
             self._large.add(storage(tensor))
         return self._awaited.setdefault(storage(tensor), (tensor, []))[1]
 
@@ -286,11 +259,11 @@ class _Memory:
         """The recorded storage is not used any more; what has to be called in the plan for that."""
         if own in self._blocks:
             self._free.append(self._blocks[own])
-        return (_let_go, (self._awaited[own][1],), {}) if own in self._large else None
+        return (_release, (self._awaited[own][1],), {}) if own in self._large else None
 
 
 def _constant(operation: Operation, changed: set[int]) -> bool:
-    """Whether it gives the same each time, and nothing changes that: its result can stay as it is."""
+    """Whether it gives the same each time and nothing changes that: its result can stay."""
     name = _name(operation.function)
     known = name in _CONSTANTS and (name.endswith("_like") or not operation.inputs())
     return known and all(storage(tensor) not in changed for tensor in operation.outputs())
@@ -300,25 +273,22 @@ def _name(function: Callable[..., Any]) -> str:
     """That of an operation of torch; an extension's may be called the same, and compute something
     else.
     """
-    return (
-        str(function.overloadpacket.__name__)
-        if getattr(function, "namespace", "") == "aten"
-        else ""
-    )  # type: ignore[attr-defined]
+    packet: Any = getattr(function, "overloadpacket", None)
+    return str(packet.__name__) if getattr(function, "namespace", "") == "aten" else ""
 
 
-def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
+def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
     """An operation without torch's wrapper in Python, and what is slow to call in it as a function
     of torch.
     """
     name = _name(function)
     bare: Callable[..., Any] = (
-        getattr(torch, name) if name in _LISTS else getattr(function, "_op", function)
+        getattr(torch, name) if name in _FOREACH_OPS else getattr(function, "_op", function)
     )
     return bare
 
 
-def _gives_a_tensor(operation: Operation) -> bool:
+def _returns_one_tensor(operation: Operation) -> bool:
     """One, and not a list of one."""
     schema: Any = getattr(operation.function, "_schema", None)  # kernels.py has functions without
     return len(operation.results) == 1 and (
@@ -326,33 +296,33 @@ def _gives_a_tensor(operation: Operation) -> bool:
     )
 
 
-def _take(
+def _call_and_bind(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    takers: list[Takers | None],
+    slots: list[OutputSlots | None],
 ) -> None:
-    for taker, value in zip(takers, tree_leaves(function(*args, **kwargs)), strict=True):
-        if taker:
-            _hand_over(value, taker)
+    for slot, value in zip(slots, tree_leaves(function(*args, **kwargs)), strict=True):
+        if slot:
+            _bind(value, slot)
 
 
-def _take_one(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], takers: Takers
+def _call_and_bind_one(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], slots: OutputSlots
 ) -> None:
-    _hand_over(function(*args, **kwargs), takers)
+    _bind(function(*args, **kwargs), slots)
 
 
-def _hand_over(value: Tensor, takers: Takers) -> None:
-    for tensor, shape in takers:
+def _bind(value: Tensor, slots: OutputSlots) -> None:
+    for tensor, shape in slots:
         if shape is None:
             tensor.set_(value)  # type: ignore[call-overload]
         else:
             tensor.set_(value.untyped_storage(), *shape)
 
 
-def _let_go(takers: Takers) -> None:
-    for tensor, _ in takers:
+def _release(slots: OutputSlots) -> None:
+    for tensor, _ in slots:
         tensor.set_()  # type: ignore[call-overload]
 
 

@@ -116,10 +116,10 @@ class Recording:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, recording: Recording, most: float) -> None:
+    def __init__(self, recording: Recording, max_bytes: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
-        self.left = most
+        self.left = max_bytes
         self.seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -160,32 +160,31 @@ def _caller(frames: traceback.StackSummary) -> str:
     return next(places, "unknown")
 
 
-def record(step: Callable[[], Any], most: float = math.inf) -> tuple[Any, Recording]:
+def record(step: Callable[[], Any], max_bytes: float = math.inf) -> tuple[Any, Recording]:
     """Run ``step`` once and record its tensor operations; what it returned, and the recording.
 
     Raises:
-        ContractError: the tensors that it makes or sees take more than ``most`` bytes, and all are
-        kept.
+        ContractError: the tensors that it makes or sees take more than ``max_bytes``, and all are kept.
     """
     recording, thread = Recording(), threading.get_ident()
 
-    def noting(name: str) -> Callable[..., Any]:
+    def intercept(name: str) -> Callable[..., Any]:
         def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == thread:
                 recording.note_read(f"Tensor.{name}")
-            return own[name](tensor, *args, **kwargs)
+            return originals[name](tensor, *args, **kwargs)
 
         return call
 
     with _one_at_a_time:
-        own = {name: getattr(Tensor, name) for name in _METHODS}
+        originals = {name: getattr(Tensor, name) for name in _METHODS}
         defined = {
-            name: method for name, method in own.items() if name in vars(Tensor)
+            name: method for name, method in originals.items() if name in vars(Tensor)
         }  # the rest are inherited
         try:
             for name in _METHODS:
-                setattr(Tensor, name, noting(name))
-            with _Recorder(recording, most):
+                setattr(Tensor, name, intercept(name))
+            with _Recorder(recording, max_bytes):
                 result = step()
         finally:
             for name in _METHODS:

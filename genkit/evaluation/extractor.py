@@ -23,8 +23,8 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor, nn
 
 from ..data.datasets import ImageData, Notify, Split, cache_folder
-from ..data.loader import Order, Resident, in_order
-from ..errors import DataError, PluginError, UsageError, blame
+from ..data.loader import Order, Resident, iterate_batches
+from ..errors import DataError, PluginError, UsageError, attribute_errors
 from ..hookspecs import Dataset
 from ..interfaces import Batch, DataSpec
 from ..plugins.registry import Registered
@@ -220,9 +220,9 @@ def train(
         adam = torch.optim.Adam(network.parameters(), lr=1e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 3e-3, total_steps=steps)
         order = Order(len(split), batch_size, seed)
-        feed = Resident(split, order, "cpu")
-        for step, index in enumerate(next(feed.windows(0, steps))):
-            batch = feed.batch(index)
+        loader = Resident(split, order, "cpu")
+        for step, index in enumerate(next(loader.windows(0, steps))):
+            batch = loader.batch(index)
             adam.zero_grad()
             loss = F.cross_entropy(network(_moved(batch.images, rng))[1], _labels(batch))
             torch.autograd.backward(loss)
@@ -311,7 +311,7 @@ def from_bytes(weights: bytes, where: str, fingerprint: str | None = None) -> Ex
 def _shipped(registered: Registered[Dataset]) -> Extractor:
     """The weights that a dataset's entry points to: its function gives their path, or their bytes."""
     give = registered.load(registered.entry.extractor)
-    with blame(f"dataset {registered.qualified_name}", "to give its extractor"):
+    with attribute_errors(f"dataset {registered.qualified_name}", "to give its extractor"):
         given = give()
         weights = given if isinstance(given, bytes) else atomic.read(Path(given), MAX_BYTES)
     try:
@@ -325,7 +325,9 @@ def _normalise(network: Network, split: Split) -> None:
     """Scale the features to a mean square of 1, and leave the logits: distances are then in
     readable units.
     """
-    squares = [network(batch.images)[0].square().mean(1) for batch in in_order(split, CHUNK, "cpu")]
+    squares = [
+        network(batch.images)[0].square().mean(1) for batch in iterate_batches(split, CHUNK, "cpu")
+    ]
     scale = torch.cat(squares).mean().sqrt().clamp_min(1e-6)
     network.dense.weight.div_(scale)
     network.dense.bias.div_(scale)
@@ -335,7 +337,7 @@ def _normalise(network: Network, split: Split) -> None:
 @torch.no_grad()
 def _accuracy(network: Network, split: Split) -> float:
     hits = 0
-    for batch in in_order(split, CHUNK, "cpu"):
+    for batch in iterate_batches(split, CHUNK, "cpu"):
         hits += int((network(batch.images)[1].argmax(1) == _labels(batch)).sum())
     return hits / len(split)
 

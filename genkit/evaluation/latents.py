@@ -1,16 +1,14 @@
 """Latent codes: the walk between two of them, what a prior looks like, and the codes of images."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.images import from_uint8
 from ..errors import ContractError, UsageError
-from ..interfaces import Encoder, Generator, Posterior, Trainer
+from ..interfaces import Encoder, Generator, Posterior, Trainer, evaluating
 from ..rng import Rng
 
 DRAWS, MAX_NUMBERS = 4096, 2**22
@@ -18,19 +16,6 @@ DRAWS, MAX_NUMBERS = 4096, 2**22
 SURE = 5.0
 """What is closer to 0 or 1 than this many standard errors is taken for it."""
 ENCODED_AT_ONCE = 500
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; each module's mode is restored after."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def slerp(start: Tensor, end: Tensor, t: float, centre: Tensor | float = 0.0) -> Tensor:

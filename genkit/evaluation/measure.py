@@ -3,24 +3,29 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.datasets import ImageData, Notify
 from ..data.images import from_uint8
-from ..errors import ContractError, DataError, GenkitError, PluginError, UsageError, blame
+from ..errors import (
+    ContractError,
+    DataError,
+    GenkitError,
+    PluginError,
+    UsageError,
+    attribute_errors,
+)
 from ..hookspecs import Metric
-from ..interfaces import Evaluates, Posterior, Reconstructs
+from ..interfaces import HasLikelihood, Posterior, Reconstructs, evaluating
 from ..plugins.registry import Registered
 from ..rng import Rng
 from ..run import Run
-from ..storage.folder import EVALUATION
-from ..training import loop
 from . import extractor
 from .extractor import Extractor, ExtractorInfo, Rows
-from .latents import evaluating, find_encoder
+from .latents import find_encoder
 
 CHUNK = 1000
 """Images that a model makes at a time."""
@@ -30,14 +35,6 @@ NUMBERS = 2**23
 """In an array of decoded codes, at a time."""
 
 Pair = tuple[Tensor, Tensor]
-
-
-@runtime_checkable
-class HasLikelihood(Protocol):
-    """A trainer that says how likely images are, given codes."""
-
-    def log_likelihood(self, images: Tensor, z: Tensor) -> Tensor:
-        """log p(images | z), nats, ``(B,)``; called in evaluation mode, without gradients."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +92,6 @@ def evaluate(
             notify(f"{metric.entry.name} is left out: {error}")
     if not measured and refused is not None:
         raise refused
-    content: dict[str, dict[str, Any]] = {
-        "metrics": {name: found.content() for name, found in measured.items()}
-    }
-    if isinstance(run.trainer, Evaluates):
-        options = run.info.options
-        with torch.no_grad(), blame(run.owner, "to evaluate itself"):
-            means = loop.evaluate(run.trainer, data, options.batch_size, options.seed)
-        content["test"] = {"step": run.step, "images": len(data.test), **means}
-    run.record(EVALUATION, content)
     return measured
 
 
@@ -190,7 +178,7 @@ class _Subject:
     def _samples(self) -> Tensor:
         trainer, rng = self.run.trainer, Rng(self.seed, "samples")
         self.notify(f"drawing {self.count} samples")
-        with blame(self.run.owner, "to sample"):
+        with attribute_errors(self.run.owner, "to sample"):
             labels = trainer.labels_for(self.count)
             parts = [
                 trainer.sample(
@@ -218,7 +206,7 @@ class _Subject:
 
     def _encode(self, images: Tensor) -> Any:
         encoder = find_encoder(self.run.trainer, self.run.info.model.name)
-        with evaluating(encoder), blame(self.run.owner, "to encode"):
+        with evaluating(encoder), attribute_errors(self.run.owner, "to encode"):
             return encoder(images)
 
     def _posterior(self, limit: int | None) -> Posterior:
@@ -252,7 +240,7 @@ class _Subject:
         else:
             rng, size = Rng(self.seed, "importance"), max(1, NUMBERS // (codes * images[0].numel()))
         parts = []
-        with evaluating(trainer), blame(self.run.owner, "to give its likelihood"):
+        with evaluating(trainer), attribute_errors(self.run.owner, "to give its likelihood"):
             for i in range(0, len(images), size):
                 many = images[i : i + size].repeat_interleave(codes, 0)  # (B * K, C, H, W)
                 q = Posterior(
@@ -349,7 +337,7 @@ def _measurement(
 
 def _figures(metric: Registered[Metric], first: Tensor, second: Tensor) -> dict[str, float]:
     measure = metric.target()
-    with torch.no_grad(), blame(f"metric {metric.qualified_name}", "to measure"):
+    with torch.no_grad(), attribute_errors(f"metric {metric.qualified_name}", "to measure"):
         found = measure(first, second)
     if not isinstance(found, Mapping):
         raise ContractError(

@@ -78,7 +78,7 @@ def _probe(one: Plugin | PluginCommand, result: Diagnosis, time_limit: float) ->
     result.state = "broken"
     with tempfile.TemporaryDirectory() as folder:
         out, errors = Path(folder) / "answer.json", Path(folder) / "stderr"
-        command = [sys.executable, "-c", _ANSWER, *_key(one), str(out)]
+        command = [sys.executable, "-c", _CHILD, *_key(one), str(out)]
         with errors.open(
             "wb"
         ) as stderr:  # a file: a pipe could be held open by what a plugin leaves running
@@ -107,10 +107,10 @@ def _probe(one: Plugin | PluginCommand, result: Diagnosis, time_limit: float) ->
     result.traceback = (answer["traceback"] or "").splitlines()[-5:]
 
 
-_ANSWER = "import sys; from genkit.plugins.doctor import answer; answer(*sys.argv[1:])"
+_CHILD = "import sys; from genkit.plugins.doctor import child_main; child_main(*sys.argv[1:])"
 
 
-def answer(kind: str, name: str, distribution: str, out: str) -> None:
+def child_main(kind: str, name: str, distribution: str, out: str) -> None:
     """What the new process does: import one plugin or command, and write what came of it to the
     file ``out``.
     """
@@ -175,7 +175,7 @@ def _mark_shadowed(found: list[Diagnosis]) -> None:
                 one.reason = f"{common[0]} is also of {other.distribution}: say {one.distribution}/NAME for this one"
 
 
-def strangers() -> list[str]:
+def conflicting_distributions() -> list[str]:
     """Other distributions that provide a package called genkit."""
     owners = importlib.metadata.packages_distributions().get("genkit", [])
     return sorted(set(owners) - {OWN_DISTRIBUTION})

@@ -161,7 +161,7 @@ class Registered(Generic[KindT]):
         bare = name.removeprefix(f"{self.plugin.distribution}/")
         return bare in (self.entry.name, *self.entry.aliases, *self.entry.deprecated_names)
 
-    def noting(self, name: str) -> "Registered[KindT]":
+    def warn_if_deprecated(self, name: str) -> "Registered[KindT]":
         """Itself, after a warning where ``name`` is a former one."""
         if name.rpartition("/")[2] in self.entry.deprecated_names:
             _warn(f"{name} is now called {self.entry.name}")
@@ -232,11 +232,11 @@ class Registry:
         for plugin in (plugin for plugin in self._ordered() if plugin.distribution == first):
             for registered in self._entries(plugin, kind):
                 if registered.answers_to(name):
-                    return registered.noting(name)
+                    return registered.warn_if_deprecated(name)
         everything = self.all(kind)
         matches = [r for r in everything if r.answers_to(name)]
         if len(matches) == 1:
-            return matches[0].noting(name)
+            return matches[0].warn_if_deprecated(name)
         if matches:
             choices = " or ".join(r.qualified_name for r in matches)
             raise UnknownNameError(

@@ -26,7 +26,7 @@ from ..errors import GenkitError, RunError, UsageError, printable
 from ..run import Run
 from ..storage import atomic
 from ..storage.folder import ALARM, TIMING, RunFolder
-from ..training.collapse import in_a_word
+from ..training.collapse import short_status
 from . import embedding
 from .charts import Chart, charts
 from .comparison import NONE, Comparison, Row, basis, last_grid, value
@@ -144,7 +144,7 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
     missing += [("Evaluation", NOT_MEASURED)] if not summary.measured else []
     changed, same, options_note = _options(run)
     command, command_note = _command(run)
-    environment = [Row([name, str(text)]) for name, text in info.environment.items()]
+    environment = [Row([name, str(text)]) for name, text in info.environment.recorded().items()]
     return Report(
         title=f"{info.model.name} on {shortened(info.dataset.name)}",
         model=info.model.name,
@@ -175,7 +175,7 @@ def _lead(run: Run, summary: Summary) -> str:
     seconds = _wall_time(run)
     parts = [f"{summary.step:,} iterations", f"batches of {run.info.options.batch_size:,}"]
     parts += (
-        [f"{_duration(seconds)} on {run.info.environment.get('device', 'a device not named')}"]
+        [f"{_duration(seconds)} on {run.info.environment.device or 'a device not named'}"]
         if seconds
         else []
     )
@@ -197,9 +197,9 @@ def _key(run: Run, summary: Summary) -> list[tuple[str, str]]:
         for name, loss in list(summary.losses.items())[:4]
     ]
     key += [("wall time of training", _duration(seconds))] if seconds else []
-    key += [("device", str(environment.get("device", "not named")))]
+    key += [("device", environment.device or "not named")]
     if rows := run.folder.readable_rows(ALARM):
-        key += [("alarm, at the last look", in_a_word(rows))]
+        key += [("alarm, at the last look", short_status(rows))]
     if best := summary.headline:
         key += [(best.title.replace("_", " "), f"{best.value:.4g}")]
     return key
@@ -338,11 +338,11 @@ def _command(run: Run) -> tuple[str, str]:
         if n not in default or v != default[n]
     }
     changed.pop("dataset", None)
-    if info.options.threads is None and isinstance(threads := info.environment.get("threads"), int):
+    if info.options.threads is None and (threads := info.environment.threads):
         kept["threads"] = threads
     for name, text in {**kept, **changed}.items():
         words += _flag(name, text)
-    versions = f"genkit {info.environment.get('genkit', '?')}, {info.environment.get('model', '?')}"
+    versions = f"genkit {info.environment.genkit or '?'}, {info.environment.model or '?'}"
     note = (
         f"With {versions} and the environment above the result is the same, bit for bit. "
         "Where the dataset is on the machine is left out: --data-root says it."

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..data.datasets import Split
 from ..data.images import GRID_TILE, grid
-from ..errors import ContractError, DataError, RunError, UsageError, blame
-from ..evaluation.latents import encode, evaluating, find_encoder, lerp, quantiles, slerp, survey
+from ..errors import ContractError, DataError, RunError, UsageError, attribute_errors
+from ..evaluation.latents import encode, find_encoder, lerp, quantiles, slerp, survey
+from ..interfaces import evaluating
 from ..rng import Rng, derive_seed
 from ..run import Run
 from ..storage import atomic
@@ -81,7 +82,7 @@ def walk(
     _check_size(run, pairs, steps)
     generator = run.trainer.generator
     chosen = run.trainer.labels_for(pairs, labels)
-    with evaluating(generator), blame(run.owner, "to interpolate"):
+    with evaluating(generator), attribute_errors(run.owner, "to interpolate"):
         # One call for all ends, as sampling has: the same bits on every machine.
         codes = generator.prior(
             2 * pairs, Rng(seed, "samples"), None if chosen is None else chosen.repeat(2)
@@ -161,7 +162,7 @@ def held_out_codes(
         len(test)
     )
     chosen = torch.from_numpy(np.sort(order[:count]))
-    with blame(run.owner, "to encode"):
+    with attribute_errors(run.owner, "to encode"):
         codes = encode(encoder, test.images[chosen], run.info.model.name)
     return codes, None if test.labels is None else test.labels[chosen]
 
@@ -263,7 +264,7 @@ def manifold_png(run: Run, side: int = 20) -> bytes:
         raise UsageError(
             f"{run.info.model.name} is sampled by label: it has more than the one manifold"
         )
-    with evaluating(generator), blame(run.owner, "to draw the manifold"):
+    with evaluating(generator), attribute_errors(run.owner, "to draw the manifold"):
         prior = survey(generator, Rng(0, "survey"))
         shape = tuple(prior.centre.shape)
         if shape != (2,):
@@ -297,7 +298,7 @@ def has_manifold(run: Run) -> bool:
     generator = run.trainer.generator
     if run.trainer.conditional:
         return False
-    with evaluating(generator), blame(run.owner, "to sample"):
+    with evaluating(generator), attribute_errors(run.owner, "to sample"):
         return tuple(generator.prior(1, Rng(0, "survey")).shape) == (1, 2)
 
 

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError, UsageError, first_line, printable
+from ..run import Run
 from ..storage import atomic
+from ..storage.folder import CURVES
+from .summary import shortened
 
 MAX_PANELS, MAX_LINES = 12, 8
 """More than these are left out of a picture; ``metrics.jsonl`` has them all."""
@@ -135,6 +138,18 @@ def check_png(path: Path) -> None:
     """
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path}: pictures are written as PNG; give a name that ends in .png")
+
+
+def draw_curves(run: Run, path: Path | None = None) -> Path:
+    """Draw the curves of a run's metrics to ``path`` (None: ``plots/curves.png`` in the run); where they are.
+
+    Raises:
+        RunError: there are fewer than two rows.
+    """
+    path = path or run.folder.inside(CURVES)
+    title = f"{run.info.model.name} on {shortened(run.info.dataset.name)}"
+    plot_curves(run.metrics(), path, title=title)
+    return path
 
 
 def plot_curves(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:

@@ -10,8 +10,8 @@ from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
 from ..hookspecs import Dataset, Entry, Metric, Model
 from ..interfaces import Trainer
+from ..models import find_trainer
 from ..plugins.registry import Registered, discover
-from ..run import find_trainer
 from . import checks as checks
 from .subject import CHECKS, Check, DatasetSubject, MetricSubject, ModelSubject, Skipped, Subject
 

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ..config import TrainOptions
 from ..data.datasets import DataRequest, ImageData, Split, from_images
-from ..data.loader import in_order
-from ..engines.base import Engine
+from ..data.loader import iterate_batches
 from ..hookspecs import Dataset, Entry, Metric, Model
-from ..interfaces import Batch, DataSpec, Metrics, Trainer, build
+from ..interfaces import Batch, DataSpec, Metrics, Trainer
+from ..models import build
 from ..plugins.registry import Registered
 from ..storage import state
+from ..training.session import Training
 
 SHAPE = (1, 28, 28)
 
@@ -55,16 +56,19 @@ class ModelSubject(Subject):
             self.trainer, self.trainer.Config(**options), DataSpec(*shape, classes=10), seed, device
         )
 
-    def engine(self, trainer: Trainer, batch_size: int = 8) -> Engine:
-        """An engine that trains it on small made images."""
-        return Engine(
-            trainer, made_images(trainer.spec), TrainOptions(batch_size=batch_size, log_interval=50)
+    def training(self, trainer: Trainer, batch_size: int = 8) -> Training:
+        """A training of it on small made images."""
+        options = TrainOptions(
+            batch_size=batch_size, log_interval=50, device=str(trainer.iteration.device)
         )
+        return Training.prepare(lambda device: trainer, made_images(trainer.spec), options)
 
     def batch(self, trainer: Trainer, batch_size: int = 8) -> Batch:
         """Real images for one step, ``(batches_per_step * batch_size, C, H, W)``."""
         data = made_images(trainer.spec).train
-        return next(in_order(data, trainer.batches_per_step * batch_size, trainer.iteration.device))
+        return next(
+            iterate_batches(data, trainer.batches_per_step * batch_size, trainer.iteration.device)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,17 +126,9 @@ def made_images(spec: DataSpec, count: int = 64) -> ImageData:
     return ImageData(train, test, "made for the check", 10)
 
 
-def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """All that it moves, in the order of its groups."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
 def tensors(trainer: Trainer) -> dict[str, Tensor]:
     """A copy of all that training moves."""
-    return {
-        name: tensor.clone()
-        for name, tensor in {**state.networks(trainer), **state.training(trainer)}.items()
-    }
+    return state.snapshot(trainer)
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:

@@ -1,30 +1,31 @@
-"""The alarm: whether samples have collapsed, or the discriminator has won for good; looked at every
-sample interval.
+"""The alarm: whether samples have collapsed, or the discriminator has won for good.
 
-It looks at samples of its own stream and at a copy of the trainer that makes one step, so it never
-changes what is computed. Its figures go into ``alarm.jsonl``, a row each sample interval.
+At each sample interval it reads samples from a stream of random numbers of its own, and a copy of
+the trainer that makes one step, so it never changes what is computed. A reading is a row of
+``alarm.jsonl``.
 """
 
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..data.datasets import ImageData, Split
 from ..data.images import from_uint8
-from ..data.loader import in_order
+from ..data.loader import iterate_batches
+from ..engines.base import advance
 from ..errors import first_line
 from ..interfaces import Batch, Discriminator, Trainer
 from ..rng import Rng
 from ..storage import state
+from ..updates import Gradients, gradient_norm
 
 SAMPLES, PART = 64, 16
-"""Images looked at; as many at a time as in a sample grid, which fit."""
-GROWN = 5000
+"""Images of a reading; as many at a time as in a sample grid, which fit."""
+MIN_STEPS = 5000
 """Updates after which a generator has to be diverse; before, it counts once it has been: the
 article's GAN, which ends at 0.9, is at 0.26 after 1,000."""
 DIVERSE, COLLAPSED = 0.5, 0.3
@@ -42,16 +43,16 @@ Classify = Callable[[Tensor], Tensor]
 
 
 class Alarm:
-    """Reads a trainer; what it read is judged by :func:`judge`.
+    """Reads a trainer at each sample interval; :func:`diagnose` says what is wrong.
 
     Args:
-        trainer: the one that is trained; it is only looked at.
+        trainer: the one that is trained; it is not changed.
         data: what it is trained on.
         batch_size: of the run.
-        seed: of the run; the samples looked at are the same every time.
+        seed: of the run; the latents of the samples are the same every time.
         classify: tells the classes of images; None: classes are not looked at.
         rows: the readings so far, of a run that is resumed.
-        notify: told if the trainer cannot be looked at, wholly or in part; training goes on.
+        notify: called where the trainer cannot be read, wholly or in part; training goes on.
     """
 
     def __init__(
@@ -70,27 +71,27 @@ class Alarm:
         self._device = trainer.iteration.device
         self._classify = classify
         self._notify = notify
-        self._twins: bool | None = None
+        self._copyable: bool | None = None
         """Whether a copy can be made that leaves the original alone; None: not tried yet."""
-        self._blind = False
+        self._disabled = False
         self._train = data.train
         self._per_step = trainer.batches_per_step * batch_size
 
-    def look(self, step: int) -> tuple[Row, dict[str, str]]:
-        """A row of ``alarm.jsonl``, and what is wrong, see :func:`judge`; neither if it cannot
-        look.
+    def check(self, step: int) -> tuple[Row, dict[str, str]]:
+        """A row of ``alarm.jsonl``, and what is wrong, see :func:`diagnose`; both empty if it is
+        off.
         """
-        if self._blind:
+        if self._disabled:
             return {}, {}
         try:
             with torch.random.fork_rng(devices=[]):  # for what draws from the global stream
                 row = self.read(step)
         except Exception as error:  # noqa: BLE001 (a plugin's code, or memory: no reason to end a training)
-            self._blind = True
-            self._notify(f"the alarm looks no more: {first_line(error)}")
+            self._disabled = True
+            self._notify(f"the alarm is off: {first_line(error)}")
             return {}, {}
         self.rows = [*(known for known in self.rows if known["step"] < step), row]
-        return row, judge(self.rows)
+        return row, diagnose(self.rows)
 
     @cached_property
     def _real(self) -> Tensor:
@@ -105,7 +106,9 @@ class Alarm:
     def _batch(self) -> Batch:
         index = Rng(self._seed, "alarm batch").integers(len(self._train), self._per_step)
         labels = None if self._train.labels is None else self._train.labels[index]
-        return next(in_order(Split(self._train.images[index], labels), len(index), self._device))
+        return next(
+            iterate_batches(Split(self._train.images[index], labels), len(index), self._device)
+        )
 
     @cached_property
     def _real_distance(self) -> float:
@@ -125,29 +128,33 @@ class Alarm:
             row["diversity"] = pairwise_distance(samples) / self._real_distance
         if self._classify and self._real_classes > 0:
             row["class_diversity"] = effective_classes(self._classify(samples)) / self._real_classes
-        if self._twins is None:
-            self._twins, why = self._try_twin()
-            if not self._twins:
+        if self._copyable is None:
+            self._copyable, why = self._try_copy()
+            if not self._copyable:
                 self._notify(
                     f"the alarm watches samples, but neither discriminator nor gradients: {why}"
                 )
-        if self._twins:
-            twin = copy.deepcopy(self._trainer)
-            row |= self._certainty(twin) | self._gradients(twin)
+        if self._copyable:
+            copied = self._copy()
+            row |= self._certainty(copied) | self._gradients(copied)
         return {name: value for name, value in row.items() if math.isfinite(value)}
 
-    def _try_twin(self) -> tuple[bool, str]:
+    def _copy(self) -> Trainer:
+        with self._trainer.without_observers():
+            return copy.deepcopy(self._trainer)
+
+    def _try_copy(self) -> tuple[bool, str]:
         """Whether a step of a copy leaves the original as it was, which a trainer that refers to
         itself may not.
         """
-        before = {name: tensor.clone() for name, tensor in _tensors(self._trainer).items()}
+        before = {name: tensor.clone() for name, tensor in state.everything(self._trainer).items()}
         try:
-            twin = copy.deepcopy(self._trainer)
-            self._certainty(twin)
-            self._gradients(twin)
+            copied = self._copy()
+            self._certainty(copied)
+            self._gradients(copied)
         except Exception as error:  # noqa: BLE001 (a plugin's trainer may hold anything; training goes on)
             return False, f"no copy of the trainer makes a step ({first_line(error)})"
-        now = _tensors(self._trainer)
+        now = state.everything(self._trainer)
         changed = [name for name, tensor in before.items() if not tensor.equal(now[name])]
         with torch.no_grad():
             for name in changed:
@@ -158,48 +165,43 @@ class Alarm:
         )
 
     @torch.no_grad()
-    def _certainty(self, twin: Trainer) -> dict[str, float]:
+    def _certainty(self, copied: Trainer) -> dict[str, float]:
         """The mean probability that the discriminator gives to what is right, real and generated
         images half each.
         """
-        found = [module for module in twin.modules() if isinstance(module, Discriminator)]
+        found = [module for module in copied.modules() if isinstance(module, Discriminator)]
         if not found:
             return {}
-        fake = twin.sample(PART, Rng(self._seed, "alarm", self._device))
+        fake = copied.sample(PART, Rng(self._seed, "alarm", self._device))
         right = torch.cat(
             [torch.sigmoid(found[0](self._batch.images)), torch.sigmoid(-found[0](fake))]
         )
         return {"certainty": float(right.mean())}
 
-    def _gradients(self, twin: Trainer) -> dict[str, float]:
+    def _gradients(self, copied: Trainer) -> dict[str, float]:
         """The norm of the gradient of each loss of one step; of a phase that comes twice, the
         larger.
         """
         norms: dict[str, float] = {}
-        update = twin.update
 
-        def watched(**losses: Tensor) -> None:
-            for name, loss in losses.items():
-                if name in twin.optimizers:
-                    norms[name] = max(
-                        norms.get(name, 0.0), _gradient_norm(loss, twin.optimizers[name])
-                    )
-            update(**losses)
+        def observe(gradients: Gradients) -> None:
+            for name, pairs in gradients.items():
+                norms[name] = max(norms.get(name, 0.0), gradient_norm(pairs))
 
-        vars(twin)["update"] = watched  # on the copy alone
-        twin.step(Batch(*self._batch), Rng(self._seed, "alarm", self._device))
+        copied.on_update(observe)
+        advance(copied, Batch(*self._batch), Rng(self._seed, "alarm", self._device))
         return {f"gradient_norm_{name}": norm for name, norm in norms.items()}
 
 
-def judge(rows: Sequence[Row]) -> dict[str, str]:
-    """What is wrong at the last of ``rows``, the readings so far: kind → one line. Empty: nothing."""
+def diagnose(rows: Sequence[Row]) -> dict[str, str]:
+    """What is wrong at the last of ``rows``, the readings so far: kind → one line."""
     if not rows:
         return {}
     last = rows[-1]
     wrong: dict[str, str] = {}
 
     def collapsed(figure: str) -> bool:
-        grown = last["step"] >= GROWN or any(row.get(figure, 0.0) >= DIVERSE for row in rows)
+        grown = last["step"] >= MIN_STEPS or any(row.get(figure, 0.0) >= DIVERSE for row in rows)
         return grown and last.get(figure, 1.0) < COLLAPSED
 
     if collapsed("diversity"):
@@ -224,13 +226,13 @@ def judge(rows: Sequence[Row]) -> dict[str, str]:
     return wrong
 
 
-def in_a_word(rows: Sequence[Row]) -> str:
+def short_status(rows: Sequence[Row]) -> str:
     """What there is to say of the last of ``rows``, shortly."""
-    if wrong := judge(rows):
+    if wrong := diagnose(rows):
         words = {"collapse": "samples collapsed", "discriminator": "discriminator certain"}
         return ", ".join(words.get(kind, "a gradient gone") for kind in wrong)
     diverse = any(row.get("diversity", 0.0) >= DIVERSE for row in rows)
-    return "quiet" if diverse or rows[-1]["step"] >= GROWN else "too young to judge"
+    return "quiet" if diverse or rows[-1]["step"] >= MIN_STEPS else "too young to judge"
 
 
 def pairwise_distance(images: Tensor) -> float:
@@ -242,16 +244,3 @@ def effective_classes(probabilities: Tensor) -> float:
     """The exponential of the entropy of the mean of class probabilities ``(N, K)``: from 1 to K."""
     mean = probabilities.mean(0)  # (K,)
     return float(torch.special.entr(mean).sum().exp())
-
-
-def _tensors(trainer: Trainer) -> dict[str, Tensor]:
-    return {**state.networks(trainer), **state.training(trainer)}
-
-
-def _gradient_norm(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
-    parameters: list[Any] = [
-        p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
-    ]
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

@@ -23,7 +23,8 @@ class Interrupt:
         """The one that came, if any."""
         self._before: dict[signal.Signals, Any] = {}
 
-    def __bool__(self) -> bool:
+    def requested(self) -> bool:
+        """Whether a signal came."""
         return self.signal is not None
 
     def __enter__(self) -> "Interrupt":

@@ -50,7 +50,7 @@ class Console(Callback):
                 TextColumn("{task.fields[metrics]}", markup=False, style="dim"),
                 console=self._terminal,
                 transient=True,
-                refresh_per_second=2,  # a thread of its own: often enough to read, seldom enough to cost nothing
+                refresh_per_second=2,  # by a thread: often enough to read, at no cost
             )
             self._task = self._bar.add_task(
                 "", total=iterations, completed=step, rate="", metrics=""

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 import genkit
-from genkit.engines.base import Engine
-from genkit.interfaces import build
+from genkit.models import build
 from genkit.run import Run
 from genkit.storage import checkpoint
+from tests.conftest import training_of
 
 from .subject import images, train, warm_up
 
@@ -298,7 +298,7 @@ def _use(run: Run, data: genkit.ImageData) -> bool:
             core.seed,
             "cpu",
         )
-        engine = Engine(trainer, data, core)
+        engine = training_of(trainer, data, core)
         engine.restore(found.step, found.model, found.state)
         engine.run(1)
     except genkit.GenkitError as error:

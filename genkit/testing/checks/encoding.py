@@ -2,7 +2,8 @@
 
 import torch
 
-from ...interfaces import Encoder, Evaluates, Posterior, Reconstructs
+from ...engines.base import advance
+from ...interfaces import Encoder, Evaluates, Posterior, Reconstructs, evaluating
 from ...rng import Rng
 from ..subject import (
     ModelSubject,
@@ -51,10 +52,8 @@ def reconstruction_learns(subject: ModelSubject) -> None:
     rng = Rng(0, "check")
 
     def error() -> float:
-        trainer.eval()
-        with torch.no_grad():
+        with evaluating(trainer):
             images = trainer.reconstruct(real)
-        trainer.train()
         assert images.shape == real.shape, (
             f"{tuple(real.shape)} is reconstructed as {tuple(images.shape)}"
         )
@@ -62,8 +61,7 @@ def reconstruction_learns(subject: ModelSubject) -> None:
 
     before = error()
     for _ in range(300):
-        trainer.step(batch, rng)
-        trainer.iteration.add_(1)
+        advance(trainer, batch, rng)
     after = error()
     assert after < 0.5 * before, (
         f"300 steps on one batch bring the error from {before:.3f} to {after:.3f} only"

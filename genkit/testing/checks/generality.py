@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...errors import GenkitError
-from ...interfaces import Batch, DataSpec, Discriminator, Encoder, build
+from ...interfaces import Batch, DataSpec, Discriminator, Encoder
+from ...models import build
 from ...rng import Rng
 from ..subject import SHAPE, ModelSubject, Skipped, model_check
 
@@ -65,7 +66,7 @@ def no_hard_coded_device(subject: ModelSubject) -> None:
         copy.deepcopy(network).to("meta")(torch.empty(2, *SHAPE, device="meta"))
     if torch.cuda.is_available():
         trainer = subject.make(device="cuda")
-        subject.engine(trainer).run(3)
+        subject.training(trainer).run(3)
         assert trainer.sample(2, Rng(0, "check", "cuda")).is_cuda, (
             "samples of a model on CUDA are not"
         )
@@ -98,7 +99,8 @@ def discriminators_give_one_logit_an_image(subject: ModelSubject) -> None:
                 f"{type(network).__name__} gives {tuple(logits.shape)}, not ({count},)"
             )
         assert not _squashes(network, subject.batch(trainer, 16).images), (
-            f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: logits have no sigmoid"
+            f"{type(network).__name__} never leaves [0, 1], however large its weights or inputs: "
+            "logits have no sigmoid"
         )
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...config import Config, check_fields as refuse_shadowing, parse
 from ...errors import ConfigError
-from ...interfaces import DataSpec, build
+from ...interfaces import DataSpec
+from ...models import build
 from ...rng import Rng
 from ..subject import (
     SHAPE,
@@ -105,7 +106,7 @@ def every_option_changes_something(subject: ModelSubject) -> None:
 
     def trained(config: Config) -> dict[str, Tensor]:
         trainer = build(subject.trainer, config, DataSpec(*SHAPE, classes=10), 0, "cpu")
-        subject.engine(trainer).run(4)
+        subject.training(trainer).run(4)
         return {**tensors(trainer), "samples": trainer.sample(2, Rng(0, "check"))}
 
     usual = trained(subject.trainer.Config())

@@ -29,7 +29,7 @@ def samples_are_images(subject: ModelSubject) -> None:
 def one_seed_gives_the_same_samples(subject: ModelSubject) -> None:
     """All randomness of sampling comes from rng."""
     trainer = subject.make()
-    subject.engine(trainer).run(5)  # a last layer that begins at zero says nothing yet
+    subject.training(trainer).run(5)  # a last layer that begins at zero says nothing yet
     first, again, other = (trainer.sample(4, Rng(seed, "check")) for seed in (0, 0, 1))
     assert torch.equal(first, again), "one seed gives different samples"
     assert not torch.equal(first, other), "different seeds give the same samples"
@@ -39,7 +39,7 @@ def one_seed_gives_the_same_samples(subject: ModelSubject) -> None:
 def sampling_disturbs_nothing(subject: ModelSubject) -> None:
     """Training mode, gradients, buffers, weights and global randomness are as before."""
     trainer = subject.make()
-    subject.engine(trainer).run(2)
+    subject.training(trainer).run(2)
     modes = [module.training for module in trainer.modules()]
     before = tensors(trainer)
     before_gradient = {

@@ -32,14 +32,14 @@ PLAIN = {".safetensors", ".json", ".jsonl", ".png", ".txt"}
 def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
     """safetensors and back, bit for bit; missing or extra names are refused."""
     trainer = subject.make()
-    engine = subject.engine(trainer)
-    engine.run(3)
+    training = subject.training(trainer)
+    training.run(3)
     with tempfile.TemporaryDirectory() as folder:
         path = checkpoint.write(
-            Path(folder), 3, state.networks(trainer), engine.state(), engine.may_be_infinite
+            Path(folder), 3, state.networks(trainer), training.state(), training.may_be_infinite
         )
         found = checkpoint.read(path)
-    other = subject.engine(subject.make(seed=1))
+    other = subject.training(subject.make(seed=1))
     other.restore(3, found.model, found.state)
     changed = differing(tensors(trainer), tensors(other.trainer))
     assert not changed, f"{changed[0]} is not what was saved"
@@ -49,7 +49,7 @@ def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
         {**found.model, "extra.weight": torch.ones(1)},
     ):
         try:
-            subject.engine(subject.make()).restore(3, model, found.state)
+            subject.training(subject.make()).restore(3, model, found.state)
         except CheckpointError:
             continue
         raise AssertionError("a checkpoint with a missing or extra tensor is accepted")
@@ -58,18 +58,19 @@ def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
 @model_check
 def resumed_equals_uninterrupted(subject: ModelSubject) -> None:
     """k steps, save, a new trainer, load, k steps: the bits of 2k steps."""
-    whole = subject.engine(subject.make())
+    whole = subject.training(subject.make())
     whole.run(10)
-    half = subject.engine(subject.make())
+    half = subject.training(subject.make())
     half.run(5)
     model = {name: tensor.clone() for name, tensor in state.networks(half.trainer).items()}
     saved = {name: tensor.clone() for name, tensor in half.state().items()}
-    resumed = subject.engine(subject.make(seed=1))
+    resumed = subject.training(subject.make(seed=1))
     resumed.restore(5, model, saved)
     resumed.run(5)
     changed = differing(tensors(whole.trainer), tensors(resumed.trainer))
     assert not changed, (
-        f"{changed[0]} differs: something that changes in step is no parameter, buffer or optimizer state"
+        f"{changed[0]} differs: something that changes in step is no parameter, buffer or "
+        "optimizer state"
     )
     assert whole.means() == resumed.means(), "the metrics differ after a resume"
 

@@ -1,0 +1,99 @@
+"""Captured steps are held against Python's, bit for bit, before they are used."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import ContractError
+from ..storage import state
+from .base import Stepper, Work, never_stop
+from .eager import EagerSteps
+from .python_state import first_difference, python_state
+
+VERIFY_STEPS = 3
+"""Steps, at least, over which replays are compared with the same steps run by Python."""
+STREAM = "rng/training"
+"""The random stream among the tensors of a snapshot."""
+
+
+class Captured(Stepper, Protocol):
+    """An engine that replays captured steps."""
+
+    steps_per_replay: int
+    replays: int
+
+
+MakeCaptured = Callable[[Work, tuple[str, ...]], Captured]
+"""Captures steps, given the names of their metrics; training moves meanwhile."""
+
+
+def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -> Captured:
+    """Capture steps, compare replays with Python's steps over ``indices``, and undo all that was
+    done for it.
+
+    Args:
+        eager: Python's steps, of which one was made already.
+        make: captures.
+        indices: int64 ``(steps, per_step)``: sample numbers to try; repeated where they are few.
+
+    Raises:
+        ContractError: replays compute something else, or steps change what is no tensor.
+        Exception: whatever the capture itself raises.
+    """
+    work = eager.work
+    before, python_before = take_snapshot(work), python_state(work.trainer)
+    with work.trainer.without_observers():
+        try:
+            captured = make(work, eager.names)
+            count = max(VERIFY_STEPS, captured.steps_per_replay)
+            order = indices[torch.arange(count, device=work.device) % len(indices)]
+            python, replayed = (
+                _outcome(stepper, order, work, before) for stepper in (eager, captured)
+            )
+            for name, tensor in python.items():
+                if not _same(tensor, replayed[name]):
+                    raise ContractError(
+                        f"{name} differs between replayed steps and the same steps run by Python"
+                    )
+            if changed := first_difference(python_before, python_state(work.trainer)):
+                raise ContractError(changes_message(changed))
+            captured.replays = 0
+            return captured
+        finally:
+            restore_snapshot(work, before)
+
+
+def _outcome(
+    stepper: Stepper, order: Tensor, work: Work, before: state.Tensors
+) -> dict[str, Tensor]:
+    """Metrics, and all tensors after the steps of ``order`` from the state ``before``."""
+    if late := restore_snapshot(work, before):
+        raise ContractError(f"{min(late)} appears after the first step")
+    return {"metrics": stepper.steps(order, never_stop), **take_snapshot(work)}
+
+
+def take_snapshot(work: Work) -> state.Tensors:
+    """A copy of all that a step changes, the random stream included."""
+    return {**state.snapshot(work.trainer), STREAM: work.rng.state().clone()}
+
+
+def restore_snapshot(work: Work, before: state.Tensors) -> set[str]:
+    """All as it was; the paths of what optimizers have made since, which is gone."""
+    tensors = {path: tensor for path, tensor in before.items() if path != STREAM}
+    late = state.restore_snapshot(work.trainer, tensors)
+    work.rng.set_state(before[STREAM])
+    return late
+
+
+def changes_message(name: str) -> str:
+    """Why a step that changes what is no tensor cannot be captured."""
+    return f"it changes {name}, which is no parameter or buffer"
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all numbers are equal; NaN equals NaN."""
+    return one.equal(other) or (
+        one.is_floating_point() and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    )

@@ -1,0 +1,96 @@
+"""A name or a class → a trainer that is built."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from .config import Config
+from .errors import ContractError, UsageError
+from .hookspecs import Model
+from .interfaces import DataSpec, Generator, Trainer
+from .plugins.registry import Registry
+from .rng import seeded_initialisation
+
+
+class ModelInfo(Config):
+    """Which model, and of which distribution; ``distribution`` is None for a class of no plugin."""
+
+    name: str
+    distribution: str | None = None
+    version: str | None = None
+
+    @property
+    def plugin_name(self) -> str | None:
+        """The name to attribute the model's errors to; None for a class of the user's, whose
+        traceback helps.
+        """
+        return self.name if self.distribution else None
+
+
+def resolve_model(
+    registry: Registry, model: str | type[Trainer]
+) -> tuple[type[Trainer], ModelInfo]:
+    """The Trainer class of a registered name, or the class itself, and what ``run.json`` says of
+    it.
+
+    Raises:
+        UnknownNameError: no plugin provides the name.
+        ContractError: its target is no Trainer.
+    """
+    if not isinstance(model, str):
+        return model, ModelInfo(name=_kebab(model.__name__))
+    plugin = registry.find(Model, model).plugin
+    info = ModelInfo(
+        name=model.rpartition("/")[2], distribution=plugin.distribution, version=plugin.version
+    )
+    return find_trainer(registry, model), info
+
+
+def find_trainer(registry: Registry, name: str) -> type[Trainer]:
+    """The Trainer class of the model ``name``.
+
+    Raises:
+        UnknownNameError: no plugin provides it.
+        ContractError: its target is no Trainer.
+    """
+    found = registry.find(Model, name)
+    target = found.target()
+    if not (isinstance(target, type) and issubclass(target, Trainer)):
+        raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")
+    return target
+
+
+def build(
+    trainer: type[Trainer], config: Config, spec: DataSpec, seed: int, device: torch.device | str
+) -> Trainer:
+    """A new trainer with the weights of ``seed``: made on the CPU, then moved, so all devices start
+    equal.
+
+    On the device ``meta`` it has shapes and no memory.
+
+    Raises:
+        ContractError: it has no generator or no optimizer.
+        UsageError: it learns from labels, and ``spec`` has none.
+    """
+    if trainer.conditional and spec.classes is None:
+        raise UsageError(f"{trainer.__name__} learns from labels, and these images have none")
+    first = torch.device("meta" if torch.device(device).type == "meta" else "cpu")
+    with seeded_initialisation(seed), first:
+        built = trainer(config, spec)
+    if not isinstance(getattr(built, "generator", None), Generator):
+        raise ContractError(f"{trainer.__name__} has no self.generator that is a genkit.Generator")
+    if not built.optimizers:
+        raise ContractError(f"{trainer.__name__} has no optimizer in self.optimizers")
+    built.to(device).train()
+    for optimizer in built.optimizers.values():  # some fill their state before the move
+        for parameter, values in optimizer.state.items():
+            for key, value in values.items():
+                if isinstance(value, Tensor) and value.dim():
+                    values[key] = value.to(parameter.device)
+    return built
+
+
+def _kebab(name: str) -> str:
+    """``MyGAN`` → ``my-gan``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

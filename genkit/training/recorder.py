@@ -1,0 +1,252 @@
+"""Writes a run while it is trained: its rows, grids, checkpoints and ``run.json``."""
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from ..callback import Callback
+from ..data import images
+from ..errors import GenkitError, RunError, first_line
+from ..interfaces import Trainer
+from ..plugins.registry import Registry
+from ..run import Run
+from ..run_info import RunInfo
+from ..storage import checkpoint, state
+from ..storage.folder import (
+    ALARM,
+    EVALUATION,
+    FAILURE,
+    METRICS,
+    RUN,
+    TIMING,
+    RunFolder,
+)
+from .session import Training
+
+
+@final
+class RunRecorder:
+    """The only writer of a run.
+
+    What training cannot do without (rows, checkpoints) raises where the disk refuses it; for the
+    rest (grids, curves, evaluation) that is a notice.
+    """
+
+    def __init__(self, run: Run, callbacks: Callback) -> None:
+        self.run = run
+        self.callbacks = callbacks
+        self._clock = _Clock(0)
+
+    @classmethod
+    @contextmanager
+    def create(
+        cls,
+        out: Path | None,
+        info: RunInfo,
+        trainer_class: type[Trainer],
+        registry: Registry,
+        callbacks: Callback,
+    ) -> Iterator["RunRecorder"]:
+        """A new run in the folder ``out``, or the next number under ``runs/``, that no other
+        process may train.
+
+        Raises:
+            RunError: the folder is not empty, in use, or cannot be written.
+        """
+        with RunFolder.claim(out, f"{_slug(info.model.name)}-{_slug(info.dataset.name)}") as folder:
+            recorder = cls(Run(folder, info, trainer_class, registry), callbacks)
+            recorder.write_info(info)
+            yield recorder
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run's files."""
+        return self.run.folder
+
+    def start_clock(self, step: int) -> None:
+        """Steps are timed from now on."""
+        self._clock = _Clock(step)
+
+    def rewind(self, step: int, info: RunInfo) -> None:
+        """Forget all after the checkpoint of ``step``, as if training had not gone past it;
+        ``info`` is what goes on.
+
+        A row or grid of ``step`` itself stays only where training writes one at that step anyway.
+        Checkpoints of later steps were passed over as damaged: they are set aside.
+
+        Raises:
+            RunError: a file is damaged, or cannot be written.
+        """
+        options = info.options
+        finished = options.iterations == step
+        row = step if finished else step - step % options.log_interval
+        grid = step if finished or step % options.sample_interval == 0 else step - 1
+        try:
+            self.folder.forget_after(row, grid)
+            checkpoint.set_aside(self.folder.checkpoints, step)
+        except OSError as error:
+            raise RunError(f"cannot write in {self.run.path}: {error.strerror}") from error
+        self.write_info(info)
+
+    def write_info(self, info: RunInfo) -> None:
+        """Write ``run.json``.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        self.run.replace_info(info)
+        try:
+            self.folder.write_json(RUN, info.model_dump(mode="json"))
+        except OSError as error:
+            raise RunError(f"cannot write {self.run.path}/{RUN}: {error.strerror}") from error
+
+    def write_engine(self, training: Training) -> None:
+        """Record in ``run.json`` which engine makes the steps now, if it is another, and notify the
+        callbacks.
+        """
+        info, stepper = self.run.info, training.stepper
+        now = {"engine": stepper.kind, "fallback_reason": stepper.fallback_reason}
+        if now.items() <= info.environment.model_dump().items():
+            return
+        self.callbacks.on_notice(f"the engine is {describe_engine(training)}")
+        environment = info.environment.model_copy(update=now)
+        self.write_info(info.model_copy(update={"environment": environment}))
+
+    def write_row(self, training: Training) -> None:
+        """A row of metrics and one of times.
+
+        Raises:
+            RunError: the disk refused.
+        """
+        step, means = training.step, training.means()
+        try:
+            self.folder.append(METRICS, {"step": step, **means})
+            self.folder.append(TIMING, self._clock.read(step))
+        except OSError as error:
+            raise _cannot_log(self.run, step, error) from error
+        self.callbacks.on_log(step, means)
+
+    def write_grid(self, step: int, grid: Tensor, means: Mapping[str, float]) -> None:
+        """The sample grid of a step."""
+        path = self.folder.samples(step)
+        if self.attempt(lambda: images.save_grid(grid, path), f"the samples of step {step}"):
+            self.callbacks.on_sample(step, path, means)
+
+    def write_reading(self, step: int, row: Mapping[str, float], wrong: Mapping[str, str]) -> None:
+        """What the alarm read."""
+        if row:
+            self.attempt(lambda: self.folder.append(ALARM, row), ALARM)
+            self.callbacks.on_alarm(step, row, wrong)
+
+    def write_checkpoint(self, training: Training) -> None:
+        """The checkpoint of this step; older ones go only when it is safe.
+
+        Raises:
+            RunError: the rows before it could not be made safe.
+            CheckpointError: the disk refused, or a number is not finite.
+        """
+        step, options = training.step, training.options
+        try:
+            self.folder.sync_rows()
+        except OSError as error:
+            raise _cannot_log(self.run, step, error) from error
+        model, rest = state.networks(training.trainer), training.state()
+        path = checkpoint.write(
+            self.folder.checkpoints, step, model, rest, training.may_be_infinite
+        )
+        if not options.keep_all:
+            try:
+                checkpoint.prune(self.folder.checkpoints, options.keep)
+            except OSError as error:
+                self.callbacks.on_notice(f"an old checkpoint stays: {error}")
+        self.callbacks.on_checkpoint(step, path)
+
+    def write_evaluation(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Merge sections into ``evaluation.json``.
+
+        Raises:
+            RunError: what is there is damaged.
+            OSError: the disk refused.
+        """
+        merge_json(self.folder, EVALUATION, sections)
+
+    def write_failure(self, step: int, error: Exception) -> None:
+        """What ended the training."""
+        reason = str(error) if isinstance(error, GenkitError) else first_line(error)
+        failure = {"step": step, "reason": reason}
+        self.attempt(lambda: self.folder.write_json(FAILURE, failure), FAILURE)
+
+    def attempt(self, write: Callable[[], object], what: str) -> bool:
+        """Write what can be made later. Where the disk refuses, that is a notice: training goes on."""
+        try:
+            write()
+        except (OSError, RunError) as error:
+            why = getattr(error, "strerror", None) or error
+            self.callbacks.on_notice(f"{what} could not be written ({why}); going on without")
+            return False
+        return True
+
+
+class _Clock:
+    """Seconds and steps since the last reading."""
+
+    def __init__(self, step: int) -> None:
+        self._step, self._time = step, time.perf_counter()
+
+    def read(self, step: int) -> Mapping[str, float]:
+        now = time.perf_counter()
+        steps, seconds = step - self._step, now - self._time
+        self._step, self._time = step, now
+        rate = round(steps / seconds, 3)
+        return {"step": step, "seconds": round(seconds, 6), "iterations_per_second": rate}
+
+
+def describe_engine(training: Training) -> str:
+    """``graph``, or ``eager`` with the reason where steps were to be captured."""
+    reason = training.stepper.fallback_reason
+    return training.stepper.kind + (f" ({reason})" if reason else "")
+
+
+def merge_json(folder: RunFolder, name: str, content: Mapping[str, Mapping[str, Any]]) -> None:
+    """Merge the sections of ``content`` into a JSON file of a run.
+
+    Raises:
+        RunError: what is there is damaged.
+        OSError: the disk refused.
+    """
+    try:
+        known = folder.read_json(name)
+    except FileNotFoundError:
+        known = {}
+    try:
+        merged = {
+            section: _without_nan({**known.get(section, {}), **values})
+            for section, values in content.items()
+        }
+    except (TypeError, AttributeError) as error:
+        path = folder.path / name
+        raise RunError(f"{path} is damaged ({type(error).__name__}); move it away") from None
+    folder.write_json(name, {**known, **merged})
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity: they become null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+
+
+def _cannot_log(run: Run, step: int, error: OSError) -> RunError:
+    return RunError(f"step {step}: cannot write the log in {run.path}: {error.strerror}")
+
+
+def _slug(name: str) -> str:
+    last = name.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9]+", "-", last).strip("-")[:40] or "images"

@@ -1,14 +1,20 @@
-"""Tiny data and models, made here."""
+"""Tiny data and models, made here; one thread a process; and the order of the tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
 
+# Before torch is imported, here and in the processes that tests start: there are as many workers as
+# cores, and threads that wait for a core spin.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 import genkit
@@ -69,6 +75,11 @@ class TinyGAN(genkit.Trainer):
         return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.set_num_threads(1)
@@ -114,6 +125,29 @@ def mnist_root() -> Path:
     return MNIST
 
 
+@pytest.fixture(scope="session")
+def _trained_extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the extractor for ``digits``, which the first worker that needs it trains."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all workers
+    cache = base / "extractor-cache"
+    with FileLock(base / "extractor-cache.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (cache / "genkit" / "extractors").exists():
+            patch.setenv("XDG_CACHE_HOME", str(cache))
+            options = {"hidden_dim": 4, "latent_dim": 2, "device": "cpu", "progress": False}
+            out = str(base / "extractor-run")
+            genkit.train("vae", dataset="digits", iterations=1, out=out, **options)
+            genkit.evaluate(out, metrics=["class-coverage"], count=20)
+    return cache
+
+
+@pytest.fixture
+def digits_extractor(_trained_extractor: Path) -> None:
+    """The extractor for ``digits`` is cached already: evaluating need not train it."""
+    shutil.copytree(_trained_extractor, os.environ["XDG_CACHE_HOME"])
+
+
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection fails at once, as on a machine without a network."""
@@ -139,17 +173,17 @@ def call(*command: str | Path) -> str:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Path:
-    """The Python of a new virtual environment that sees this one's packages, as if genkit had been
-    installed there.
+def fresh_python(tmp_path: Path) -> Path:
+    """The Python of a new virtual environment that sees the packages of this one, as if genkit had
+    been installed there.
     """
-    call(sys.executable, "-m", "venv", tmp_path / "fresh")
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh")
     (site,) = (tmp_path / "fresh").glob("lib/python*/site-packages")
     (site / "parent.pth").write_text(
         f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
     )
     python = tmp_path / "fresh" / "bin" / "python"
-    for tool in ("genkit", "pytest"):  # their scripts, which the other environment has
+    for tool in ("genkit", "pip", "pytest"):
         script = python.with_name(tool)
         script.write_text(f'#!/bin/sh\nexec {python} -m {tool} "$@"\n')
         script.chmod(0o755)

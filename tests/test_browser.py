@@ -29,6 +29,8 @@ OPTIONS = {
     "progress": False,
 }
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser, and its pages made once
+
 if CHROMIUM is None or sys.platform == "win32":
     pytest.skip(
         "needs Chromium and its pipe: install Debian's package chromium", allow_module_level=True

@@ -1,13 +1,17 @@
 """What the pages say is what the program does."""
 
+import importlib
 import os
 import re
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+import genkit
 from tests.cli_reference import PAGE, reference
+from tests.conftest import call
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,27 +28,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_contract_page_shows_a_model_that_works() -> None:
+def test_the_contract_page_shows_a_model_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its first code block is a whole model; run it as a notebook would."""
-    import torch
-
-    import genkit
-
     block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "contract.md").read_text(), re.S)
     assert block
-    path = Path("my_model.py")
-    path.write_text(block[1])
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("my_model", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    images = torch.randint(0, 256, (30, 8, 8), dtype=torch.uint8)
+    (tmp_path / "my_model.py").write_text(block[1])
+    monkeypatch.syspath_prepend(tmp_path)
     run = genkit.train(
-        module.MyGAN,
-        dataset=images,
+        importlib.import_module("my_model").MyGAN,
+        dataset=torch.randint(0, 256, (30, 8, 8), dtype=torch.uint8),
         iterations=4,
         batch_size=4,
         width=9,
@@ -59,38 +53,26 @@ BLOCK = re.compile(
 )
 
 
-def test_writing_a_plugin_can_be_followed_to_the_letter(fresh: Path, tmp_path: Path) -> None:
-    """Its files are written where it says, its commands are run in a fresh environment, in its
-    order.
+def follow(page: Path, folder: Path) -> Iterator[str]:
+    """Write the files of ``page`` into ``folder`` and run its shell commands there, in the order of
+    the page; what each command prints.
     """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "GENKIT_DATA")
-    }
-    environment["PATH"] = f"{fresh.parent}{os.pathsep}{environment['PATH']}"
-    printed = ""
-    for block in BLOCK.finditer((ROOT / "docs" / "writing-a-plugin.md").read_text()):
+    for block in BLOCK.finditer(page.read_text()):
         if block["file"]:
-            (tmp_path / block["file"]).write_text(block["text"])
+            (folder / block["file"]).write_text(block["text"])
         elif block["language"] == "sh":
             for line in block["text"].splitlines():
-                # The packages are here already, and no test needs a network.
-                command = re.sub(
-                    r"^pip (install|wheel)",
-                    r"pip \1 --no-index --no-deps --no-build-isolation",
-                    line,
-                )
-                done = subprocess.run(
-                    ["bash", "-c", command],
-                    cwd=tmp_path,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                    env=environment,
-                )
-                assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-                printed += done.stdout
+                # All packages are installed: no test needs a network.
+                offline = r"pip \1 --no-index --no-deps --no-build-isolation"
+                yield call("bash", "-c", re.sub(r"^pip (install|wheel)", offline, line))
+
+
+@pytest.mark.long
+def test_writing_a_plugin_can_be_followed_to_the_letter(
+    fresh_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{fresh_python.parent}{os.pathsep}{os.environ['PATH']}")
+    printed = "".join(follow(ROOT / "docs" / "writing-a-plugin.md", tmp_path))
     for line in (
         "checkpoints/step-000000300 is safe",
         "ink     samples   0.",

@@ -1,5 +1,5 @@
-"""Signals, locks, full disks, numbers that are not finite, and runs from strangers: one promise a
-test.
+"""Signals, locks, full disks, numbers that are not finite, and runs from strangers: one promise in
+each test.
 """
 
 import json
@@ -42,10 +42,10 @@ QUIET = {**OPTIONS, "progress": False}
 
 class Notices(Callback):
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def on_notice(self, message: str) -> None:
-        self.heard.append(message)
+        self.messages.append(message)
 
 
 class SendsItself(Callback):
@@ -97,7 +97,7 @@ def test_a_signal_at_the_last_step_lets_it_finish(tiny, images: Tensor) -> None:
     assert (run.path / "plots" / "curves.png").exists()
 
 
-def test_a_signal_between_two_looks_is_not_half_seen(
+def test_a_signal_between_two_polls_is_handled_whole(
     tiny, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes when the turn's checkpoint was decided against: the next turn has to write it."""
@@ -119,7 +119,7 @@ def test_a_signal_between_two_looks_is_not_half_seen(
 
 
 def test_an_ignored_signal_stays_ignored(tiny, images: Tensor) -> None:
-    """As nohup and shells have it for what runs in the background."""
+    """nohup, and shells for background jobs, ignore signals this way."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         run = genkit.train(
@@ -143,35 +143,23 @@ def test_training_in_a_thread_leaves_signals_alone(tiny, images: Tensor) -> None
     assert runs[0].step == 4
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "genkit", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while not path.exists():
+def train_without_end() -> subprocess.Popen[str]:
+    """A process that trains in the folder ``run`` and has logged there."""
+    Path("images").mkdir()
+    for number in range(20):
+        Image.new("L", (8, 8), color=number).save(f"images/{number}.png")
+    options = ["--dataset", "folder:images", "--batch-size", "4", "--iterations", "1000000"]
+    command = [sys.executable, "-m", "genkit", "train", "simple-gan", "--out", "run", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not Path("run/metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-
-
-LONG = (
-    "train",
-    "simple-gan",
-    "--dataset",
-    "digits",
-    "--device",
-    "cpu",
-    "--threads",
-    "1",
-    "--out",
-    "run",
-)
+    return process
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_command_line_says_how_to_go_on(number: signal.Signals, code: int) -> None:
-    process = start(*LONG, "--iterations", "1000000")
-    wait_for(Path("run/metrics.jsonl"), process)
+def test_the_command_line_names_the_command_that_resumes(number: signal.Signals, code: int) -> None:
+    process = train_without_end()
     process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == code, err
@@ -180,19 +168,25 @@ def test_the_command_line_says_how_to_go_on(number: signal.Signals, code: int) -
     assert "Traceback" not in err
 
 
-def test_a_second_signal_leaves_at_once(tiny, images: Tensor) -> None:
+STUCK = """
+import sys, time, torch, genkit
+sys.path.insert(0, sys.argv[1])
+from tests.conftest import TinyGAN
+
+class Stuck(TinyGAN):
+    def step(self, batch, rng):
+        print("stuck", flush=True)
+        while True: time.sleep(0.01)
+
+images = torch.zeros(20, 4, 4, dtype=torch.uint8)
+genkit.train(Stuck, dataset=images, iterations=4, out="run", device="cpu", progress=False)
+"""
+
+
+def test_a_second_signal_leaves_at_once() -> None:
     """The step in the middle of which the first one came never ends."""
-    code = (
-        f"import signal, time, torch, genkit, sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
-        "from tests.conftest import TinyGAN\n"
-        "class Stuck(TinyGAN):\n"
-        "    def step(self, batch, rng):\n"
-        "        print('stuck', flush=True)\n"
-        "        while True: time.sleep(0.01)\n"
-        "images = torch.zeros(20, 4, 4, dtype=torch.uint8)\n"
-        "genkit.train(Stuck, dataset=images, iterations=4, out='run', device='cpu', progress=False)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", STUCK, str(Path(__file__).parent.parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "stuck\n"
     process.send_signal(signal.SIGTERM)
@@ -209,28 +203,27 @@ def test_a_second_signal_leaves_at_once(tiny, images: Tensor) -> None:
 def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    process = start(*LONG, "--iterations", "1000000")
-    wait_for(Path("run/metrics.jsonl"), process)
+    process = train_without_end()
     for again in (
         lambda: genkit.resume("run", progress=False),
         lambda: genkit.train("vae", dataset="digits", out="run"),
     ):
         with pytest.raises(RunError, match="another process is training in this folder"):
             again()
-    assert genkit.load("run").sample(1).shape == (1, 1, 28, 28)  # reading is free
+    assert genkit.load("run").sample(1).shape == (1, 1, 8, 8)  # reading is free
     process.kill()
     process.communicate()
     step = genkit.load("run").step
     assert genkit.resume("run", iterations=step + 5, progress=False).step == step + 5
 
 
-def test_a_run_that_died_before_its_first_checkpoint_begins_anew(tiny, images: Tensor) -> None:
+def test_a_run_that_died_before_its_first_checkpoint_starts_at_step_0(tiny, images: Tensor) -> None:
     whole = genkit.train(tiny, dataset=images, iterations=8, **QUIET)
     shutil.copytree(whole.path, "run")
     shutil.rmtree("run/checkpoints")
     notices = Notices()
     run = genkit.resume("run", trainer=tiny, dataset=images, callbacks=[notices], progress=False)
-    assert notices.heard == ["run has no checkpoint yet: beginning at step 0"]
+    assert notices.messages == ["run has no checkpoint yet: beginning at step 0"]
     assert (whole.path / "metrics.jsonl").read_bytes() == (run.path / "metrics.jsonl").read_bytes()
 
 
@@ -309,7 +302,7 @@ def refuse(path: Path, data: bytes) -> None:
     raise OSError(28, "No space left on device", str(path))
 
 
-def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(
+def test_a_picture_that_cannot_be_written_is_reported_and_training_goes_on(
     tiny, images: Tensor, monkeypatch
 ) -> None:
     notices = Notices()
@@ -321,7 +314,7 @@ def test_a_picture_that_cannot_be_written_is_said_and_training_goes_on(
     monkeypatch.setattr("genkit.data.images.atomic", FullDisk())
     run = genkit.train(tiny, dataset=images, iterations=8, callbacks=[notices], **QUIET)
     assert run.step == 8
-    assert notices.heard == [
+    assert notices.messages == [
         "the samples of step 8 could not be written (No space left on device); going on without",
         "the curves could not be written (No space left on device); going on without",
     ]
@@ -414,13 +407,17 @@ def test_a_schedule_that_no_checkpoint_could_hold_is_refused(tiny, images: Tenso
 # --- runs from strangers ---
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = {**QUIET, "log_interval": 2, "hidden_dim": 4, "latent_dim": 2}
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return genkit.train("vae", dataset="digits", iterations=4, out=str(out), **options).path
+
+
 @pytest.fixture
-def stranger() -> Path:
-    options = {**QUIET, "log_interval": 2}
-    genkit.train(
-        "vae", dataset="digits", iterations=4, hidden_dim=4, latent_dim=2, out="stranger", **options
-    )
-    return Path("stranger")
+def stranger(trained: Path) -> Path:
+    """A run that a test may spoil."""
+    return Path(shutil.copytree(trained, "stranger", symlinks=True))
 
 
 def change(path: Path, **values: object) -> None:
@@ -497,9 +494,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(stranger: Path) -> None
             use()
 
 
-def test_the_data_root_of_a_run_is_read_and_nothing_more(
-    stranger: Path, tmp_path: Path, monkeypatch
-) -> None:
+def test_the_data_root_of_a_run_is_only_read(stranger: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "theirs").mkdir()
     change(stranger, dataset__name="mnist", options__data_root=str(tmp_path / "theirs"))
     for use in (
@@ -512,19 +507,19 @@ def test_the_data_root_of_a_run_is_read_and_nothing_more(
 
 
 @pytest.mark.parametrize("threads", [-5, 0, 10**9, "many"])
-def test_threads_of_a_run_that_make_no_sense_are_not_taken(stranger: Path, threads: object) -> None:
+def test_impossible_threads_of_a_run_are_ignored(stranger: Path, threads: object) -> None:
     change(stranger, environment__threads=threads)
     assert genkit.resume(stranger, 8, progress=False).step == 8
 
 
-def test_a_callback_that_nobody_provides_any_more_is_done_without(stranger: Path) -> None:
+def test_a_callback_that_no_plugin_provides_is_left_out(stranger: Path) -> None:
     change(stranger, options__callbacks=["gone"])
     notices = Notices()
     assert genkit.resume(stranger, 8, callbacks=[notices], progress=False).step == 8
-    assert notices.heard[0].startswith("unknown callback 'gone'")
+    assert notices.messages[0].startswith("unknown callback 'gone'")
 
 
-def test_rows_of_other_names_are_drawn_with_gaps(stranger: Path) -> None:
+def test_lines_with_other_metrics_are_drawn_with_gaps(stranger: Path) -> None:
     rows = [{"step": 1, "loss": 1.0}, {"step": 2, "other_loss": 2.0}, {"step": 3, "loss": 1e308}]
     (stranger / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
     assert draw_curves(genkit.load(stranger)).exists()
@@ -561,13 +556,13 @@ def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
     "text",
     ['{"step": "x"}', '{"step": 1, "loss": "x"}', "[]", '{"step": 1, "loss": NaN}', "1", "{"],
 )
-def test_rows_that_are_none_are_named(stranger: Path, text: str) -> None:
+def test_damaged_lines_of_the_log_are_named(stranger: Path, text: str) -> None:
     (stranger / "metrics.jsonl").write_text(text + "\n")
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged \(line 1"):
         draw_curves(genkit.load(stranger))
 
 
-def test_a_row_that_a_crash_cut_short_is_no_damage(stranger: Path) -> None:
+def test_a_line_that_a_crash_cut_short_is_no_damage(stranger: Path) -> None:
     rows = genkit.load(stranger).metrics()
     with (stranger / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')
@@ -612,18 +607,18 @@ def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None
         genkit.train(tiny, **options)
     notices = Notices()
     run = genkit.train(tiny, on_bad_image="skip", callbacks=[notices], **options)
-    reasons = {Path(line.split(": ")[0]).name: line for line in notices.heard[:-1]}
+    reasons = {Path(line.split(": ")[0]).name: line for line in notices.messages[:-1]}
     assert sorted(reasons) == [f"{n:02}.png" for n in (3, 5, 7, 8, 9)]
     assert "not a PNG image" in reasons["07.png"]
     assert "pixels, more than" in reasons["08.png"]
-    assert notices.heard[-1] == "skipped 5 files in all; 7 images are left"
+    assert notices.messages[-1] == "skipped 5 files in all; 7 images are left"
     assert run.info.dataset.images + run.info.dataset.held_out == 7
     again = genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False)
     assert again.step == 4
-    assert len(notices.heard) == 12  # said again: they are skipped again
+    assert len(notices.messages) == 12  # reported each time that they are skipped
 
 
-def test_what_most_images_are_is_what_counts(tiny, tmp_path: Path) -> None:
+def test_the_shape_of_most_images_decides(tiny, tmp_path: Path) -> None:
     Path("mixed").mkdir()
     Image.new("L", (8, 8)).save("mixed/a.png")
     for number in range(11):
@@ -640,7 +635,7 @@ def test_what_most_images_are_is_what_counts(tiny, tmp_path: Path) -> None:
         **QUIET,
     )
     assert run.spec.shape == (3, 8, 8)
-    assert notices.heard[-1] == "skipped 2 files in all; 10 images are left"
+    assert notices.messages[-1] == "skipped 2 files in all; 10 images are left"
 
 
 @pytest.mark.parametrize("how", ["skip", "refuse"])
@@ -672,7 +667,7 @@ def test_a_resumed_run_keeps_its_shape_whatever_most_images_are_now(tiny) -> Non
         Image.new("L", (9, 9)).save(f"mixed/b{number:02}.png")
     notices = Notices()
     assert genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False).step == 4
-    assert notices.heard[-1] == "skipped 20 files in all; 10 images are left"
+    assert notices.messages[-1] == "skipped 20 files in all; 10 images are left"
 
 
 def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
@@ -687,8 +682,8 @@ def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
         callbacks=[notices],
         **QUIET,
     )
-    assert len(notices.heard) == 11
-    assert notices.heard[-1] == "skipped 25 files in all; 7 images are left"
+    assert len(notices.messages) == 11
+    assert notices.messages[-1] == "skipped 25 files in all; 7 images are left"
 
 
 def test_a_folder_run_is_found_again_from_elsewhere(
@@ -707,8 +702,9 @@ def test_a_folder_run_is_found_again_from_elsewhere(
 # --- pickle ---
 
 
-def test_nothing_is_unpickled_from_training_to_sampling(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.long
+def test_nothing_is_unpickled_from_training_to_evaluation(
+    digits_extractor: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("pictures").mkdir()
     for number in range(20):
@@ -720,15 +716,15 @@ def test_nothing_is_unpickled_from_training_to_sampling(
         (cifar / name).write_bytes(np.zeros((20, 3073), np.uint8).tobytes())
     (cifar / "data_batch_1.meta").write_bytes(pickle.dumps("bait"))
     options = {"data_root": str(tmp_path / "data"), "iterations": 3, "hidden_dim": 4, **QUIET}
-    genkit.train(
-        "vae", dataset="cifar10", **options
-    )  # whatever is imported on first use is imported now
+    # Whatever is imported on first use is imported now.
+    genkit.train("vae", dataset="cifar10", **options)
     with no_unpickling():
         for dataset in ("cifar10", "folder:pictures", "digits"):
             run = genkit.train("vae", dataset=dataset, **options)
             run = genkit.resume(run.path, 6, progress=False)
             assert len(genkit.load(run.path).sample(2)) == 2
-            genkit.evaluate(run.path, count=4)
+            if dataset != "cifar10":  # for which it would train an extractor
+                genkit.evaluate(run.path, count=4)
 
 
 # --- formats ---

@@ -4,7 +4,6 @@ what is right.
 
 import pickle
 import random
-import sys
 from pathlib import Path
 
 import pytest
@@ -449,7 +448,7 @@ class SpectralNorm(Right):
 
 
 class MovingAverage(Right):
-    """The generator that is sampled follows the one that learns; its parameters are no optimizer's."""
+    """The generator that is sampled averages one that learns; no optimizer has its parameters."""
 
     def __init__(self, config, spec) -> None:
         super().__init__(config, spec)
@@ -541,7 +540,7 @@ def test_models_that_are_unusual_and_right_pass(trainer: type[genkit.Trainer]) -
     assert outcomes(trainer) == {}
 
 
-def test_an_optimizer_that_reads_on_the_host_is_its_own_affair() -> None:
+def test_an_optimizer_that_reads_on_the_host_is_no_fault_of_the_model() -> None:
     class Rectified(Right):
         def __init__(self, config, spec) -> None:
             super().__init__(config, spec)
@@ -564,14 +563,15 @@ def test_a_wrong_model_fails_just_its_checks(name: str) -> None:
 
 
 def test_every_check_is_failed_by_some_model() -> None:
-    proved = set().union(*(fails for _, fails in WRONG.values()))
-    of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # proved below
-    assert CHECKS[Model].keys() - proved == of_plugins
+    shown = set().union(*(fails for _, fails in WRONG.values()))
+    of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # shown below
+    assert CHECKS[Model].keys() - shown == of_plugins
 
 
 def test_a_plugin_module_that_loads_torch_is_caught(
-    tmp_path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "torch.py").touch()  # loads faster, and has the name that the check looks for
     (tmp_path / "heavy_plugin.py").write_text("import torch\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     plugin = Plugin("heavy", "heavy_plugin", "heavy", "1", str(tmp_path))
@@ -595,7 +595,7 @@ def test_a_read_on_the_host_is_named_with_its_line() -> None:
     assert "test_testing.py:" in reason
 
 
-def test_iter_checks_raises_what_to_mend() -> None:
+def test_iter_checks_raises_what_to_fix() -> None:
     checks = dict(iter_checks(ColumnOfLogits))
     with pytest.raises(AssertionError, match=r"\(1, 1\), not \(1,\)"):
         checks["discriminators_give_one_logit_an_image"]()
@@ -637,9 +637,11 @@ class Forgetful(Right):
 """
 
 
+@pytest.mark.long
 def test_what_only_a_new_process_forgets_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """That it is passed where nothing is forgotten, tests/test_models.py shows."""
     (tmp_path / "forgetful.py").write_text(COUNTS_IN_ITS_MODULE)
     (tmp_path / "forgetful_model.py").write_text(FORGETFUL)
     info = tmp_path / "forgetful-1.0.dist-info"
@@ -651,12 +653,6 @@ def test_what_only_a_new_process_forgets_is_caught(
     name = "resumed_in_a_new_process"
     subject = subject_of("forgetful")
     assert "metrics.jsonl differs" in run_check(name, CHECKS[Model][name], subject).reason
-    (tmp_path / "forgetful_model.py").write_text(
-        "from tests.test_testing import Right as Forgetful\n"
-    )
-    del sys.modules["forgetful_model"]
-    result = run_check(name, CHECKS[Model][name], subject_of("forgetful"))
-    assert result.outcome == "passed", result.reason
 
 
 def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:
@@ -790,8 +786,8 @@ def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
     assert failed.keys() == WRONG_METRICS.get(metric, set()), failed
 
 
-def test_every_check_of_datasets_and_metrics_is_failed_by_some() -> None:
-    of_plugins = {"plugin_module_imports_no_torch"}  # proved above
+def test_every_check_of_datasets_and_metrics_is_failed_by_one_of_them() -> None:
+    of_plugins = {"plugin_module_imports_no_torch"}  # shown above
     assert set().union(*WRONG_DATASETS.values()) == CHECKS[Dataset].keys() - of_plugins
     assert set().union(*WRONG_METRICS.values()) == CHECKS[Metric].keys() - of_plugins
 

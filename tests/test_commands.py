@@ -269,9 +269,7 @@ def test_callbacks_that_are_none_are_refused(site: Path, tiny, images) -> None:
         ):
             genkit.train(tiny, dataset=images, callbacks=wrong, **OPTIONS)
     run = genkit.train(tiny, dataset=images, **OPTIONS)
-    with pytest.raises(
-        genkit.UsageError, match="those by name are the ones that it was started with"
-    ):
+    with pytest.raises(genkit.UsageError, match="those by name are the ones it was started with"):
         genkit.resume(run.path, 16, trainer=tiny, dataset=images, callbacks=["diary"])
 
 

@@ -23,7 +23,8 @@ from genkit.report.comparison import compare_runs
 from genkit.report.run_report import make_report
 from genkit.report.summary import find_runs, shorten_dataset, summarise
 from genkit.storage import lock
-from genkit.storage.folder import RunFolder
+from genkit.storage.folder import EVALUATION, RunFolder
+from genkit.training.recorder import merge_json
 from tests.conftest import TinyGAN
 from tests.pages import check_page
 
@@ -398,8 +399,9 @@ def test_a_page_does_not_say_where_things_are(tmp_path: Path) -> None:
 
 def test_a_metric_of_many_figures_does_not_flood_the_page(gan: genkit.Run) -> None:
     figures = {f"dimension_{number}": 1.0 for number in range(30)}
-    gan.record(
-        "evaluation.json",
+    merge_json(
+        gan.folder,
+        EVALUATION,
         {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}},
     )
     html = page_of(gan)

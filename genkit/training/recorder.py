@@ -184,7 +184,7 @@ class RunRecorder:
         self.attempt(lambda: self.folder.write_json(FAILURE, failure), FAILURE)
 
     def attempt(self, write: Callable[[], object], what: str) -> bool:
-        """Write what can be made later. Where the disk refuses, that is a notice: training goes on."""
+        """Write what can be made later; training goes on where the disk refuses, with a notice."""
         try:
             write()
         except (OSError, RunError) as error:

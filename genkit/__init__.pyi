@@ -42,8 +42,11 @@ from .evaluation.measure import (
 from .hookspecs import (
     CallbackEntry as CallbackEntry,
     Dataset as Dataset,
+    DatasetEntry as DatasetEntry,
     Metric as Metric,
+    MetricEntry as MetricEntry,
     Model as Model,
+    ModelEntry as ModelEntry,
     hookimpl as hookimpl,
 )
 from .interfaces import (

@@ -4,13 +4,13 @@ nothing heavy.
 A plugin is an installed distribution with an entry point in the group ``genkit`` that names a module. The
 module implements some of the hooks below::
 
-    from genkit import Model, hookimpl
+    from genkit import ModelEntry, hookimpl
 
-    genkit_api_version = 1
+    genkit_api_version = 2
 
     @hookimpl
     def genkit_models():
-        return [Model("my-gan", "what it is, in one line", "my_package.my_gan:MyGAN")]
+        return [ModelEntry("my-gan", "what it is, in one line", "my_package.my_gan:MyGAN")]
 
 A target is ``"package.module:attribute"`` and is imported when it is first used, not before.
 """
@@ -28,9 +28,11 @@ COMMAND_GROUP = "genkit.commands"
 importing any.
 """
 
-API_VERSION = 1
-"""What a plugin module states as ``genkit_api_version``; the core accepts this one and the one
-before.
+API_VERSION = 2
+"""What a plugin module states as ``genkit_api_version``. The core accepts this version and the one
+before; a module that states none counts as one of the version before.
+
+Version 2 is provisional: it may still change before a release states it.
 """
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -53,14 +55,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Model(Entry):
+class ModelEntry(Entry):
     """A model; its target is a :class:`genkit.Trainer` subclass."""
 
     noun: ClassVar[str] = "model"
 
 
 @dataclass(frozen=True)
-class Dataset(Entry):
+class DatasetEntry(Entry):
     """A dataset; its target is called with a :class:`genkit.DataRequest` and gives
     :class:`genkit.ImageData`.
 
@@ -77,7 +79,7 @@ class Dataset(Entry):
 
 
 @dataclass(frozen=True)
-class Metric(Entry):
+class MetricEntry(Entry):
     """A measure: its target is called as ``metric(first, second)`` and gives 0-d tensors by name.
 
     Both are float tensors on the CPU, a row for each image; ``compares`` and ``of`` say of what. A
@@ -127,23 +129,32 @@ class CallbackEntry(Entry):
     noun: ClassVar[str] = "callback"
 
 
+Model = ModelEntry
+"""Deprecated name of :class:`ModelEntry`, from version 1 of the API. It gives no warning, so that
+plugins of version 1 load under ``-W error`` too.
+"""
+Dataset = DatasetEntry
+"""Deprecated name of :class:`DatasetEntry`."""
+Metric = MetricEntry
+"""Deprecated name of :class:`MetricEntry`."""
+
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
 @hookspec
-def genkit_models() -> list[Model]:
+def genkit_models() -> list[ModelEntry]:
     """The models that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
 
 @hookspec
-def genkit_datasets() -> list[Dataset]:
+def genkit_datasets() -> list[DatasetEntry]:
     """The datasets that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
 
 @hookspec
-def genkit_metrics() -> list[Metric]:
+def genkit_metrics() -> list[MetricEntry]:
     """The metrics that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
@@ -155,9 +166,9 @@ def genkit_callbacks() -> list[CallbackEntry]:
 
 
 HOOKS: dict[type[Entry], str] = {
-    Model: "genkit_models",
-    Dataset: "genkit_datasets",
-    Metric: "genkit_metrics",
+    ModelEntry: "genkit_models",
+    DatasetEntry: "genkit_datasets",
+    MetricEntry: "genkit_metrics",
     CallbackEntry: "genkit_callbacks",
 }
 """Which hook gives which kind of entry."""

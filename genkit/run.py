@@ -26,7 +26,7 @@ from .errors import (
     attribute_errors,
     first_line,
 )
-from .hookspecs import Dataset
+from .hookspecs import DatasetEntry
 from .interfaces import DataSpec, Reconstructs, Trainer, evaluating
 from .models import build, find_trainer
 from .plugins.registry import Registered, Registry, discover
@@ -105,7 +105,7 @@ class Run:
         return self.info.dataset.spec
 
     @property
-    def dataset_entry(self) -> Registered[Dataset] | None:
+    def dataset_entry(self) -> Registered[DatasetEntry] | None:
         """The registry's entry of the dataset; None for images that were in memory.
 
         Raises:
@@ -115,7 +115,7 @@ class Run:
         if dataset.distribution is None:
             return None
         return self.registry.find(
-            Dataset, f"{dataset.distribution}/{dataset.name.partition(':')[0]}"
+            DatasetEntry, f"{dataset.distribution}/{dataset.name.partition(':')[0]}"
         )
 
     @property

@@ -16,7 +16,7 @@ from genkit.cli.main import main
 from genkit.data.datasets import DataRequest, Split, from_images, load_dataset
 from genkit.data.images import from_uint8
 from genkit.evaluation import extractor, measure
-from genkit.hookspecs import Dataset, Metric
+from genkit.hookspecs import DatasetEntry, MetricEntry
 from genkit.plugins.plugin import Plugin
 from genkit.plugins.registry import Registered, discover
 from tests.conftest import TinyGAN
@@ -413,7 +413,7 @@ def test_the_shipped_extractor_says_what_it_is() -> None:
         / "extractors"
         / "mnist.safetensors"
     )
-    shipped = discover().find(Dataset, "mnist")
+    shipped = discover().find(DatasetEntry, "mnist")
     assert Path(shipped.load(shipped.entry.extractor)()).samefile(path)
     loaded = extractor.from_bytes(path.read_bytes(), str(path))
     assert path.stat().st_size < 2**20
@@ -426,7 +426,7 @@ def test_the_shipped_extractor_says_what_it_is() -> None:
 
 def test_the_shipped_extractor_is_as_good_as_it_says(mnist_root: Path) -> None:
     data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
-    registered = discover().find(Dataset, "mnist")
+    registered = discover().find(DatasetEntry, "mnist")
     found = extractor.find(
         registered, data, "mnist", data.fingerprint(), notify=lambda line: pytest.fail(line)
     )
@@ -434,7 +434,7 @@ def test_the_shipped_extractor_is_as_good_as_it_says(mnist_root: Path) -> None:
     assert float(hits.float().mean()) == pytest.approx(found.info.accuracy, abs=2e-4)
 
 
-def entry(target: str, kind: type = Dataset, **fields) -> Registered:
+def entry(target: str, kind: type = DatasetEntry, **fields) -> Registered:
     plugin = Plugin(name="x", module="x", distribution="x", version="1", origin="")
     return Registered(
         kind("x", "x", "tests.test_evaluation:made", **{"extractor": target, **fields}), plugin
@@ -483,7 +483,7 @@ def test_a_metric_of_an_unknown_kind_is_named(data: genkit.ImageData, tiny) -> N
     subject = measure._Subject(run, data, 4, 0, print)
     plugin = entry("").plugin
     for fields in ({"compares": "sounds"}, {"of": "sounds"}):
-        metric = Registered(Metric("odd", "none", "x:x", **fields), plugin)
+        metric = Registered(MetricEntry("odd", "none", "x:x", **fields), plugin)
         with pytest.raises(
             genkit.ContractError, match=r"metric x/odd .* 'sounds', which is unknown"
         ):

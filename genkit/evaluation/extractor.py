@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..data.datasets import ImageData, Notify, Split, cache_folder
 from ..data.loader import Order, Resident, iterate_batches
 from ..errors import DataError, PluginError, UsageError, attribute_errors
-from ..hookspecs import Dataset
+from ..hookspecs import DatasetEntry
 from ..interfaces import Batch, DataSpec
 from ..plugins.plugin import OWN_DISTRIBUTION
 from ..plugins.registry import Registered
@@ -119,7 +119,7 @@ class Extractor:
 
 
 def find(
-    registered: Registered[Dataset] | None,
+    registered: Registered[DatasetEntry] | None,
     data: ImageData,
     name: str,
     fingerprint: str,
@@ -161,7 +161,7 @@ def find(
 
 
 def known(
-    registered: Registered[Dataset] | None, fingerprint: str, notify: Notify
+    registered: Registered[DatasetEntry] | None, fingerprint: str, notify: Notify
 ) -> Extractor | None:
     """The extractor that is shipped with a dataset, or cached for these very images; None where
     there is neither.
@@ -309,7 +309,7 @@ def from_bytes(weights: bytes, where: str, fingerprint: str | None = None) -> Ex
     return Extractor(network, info, about)
 
 
-def _shipped(registered: Registered[Dataset]) -> Extractor:
+def _shipped(registered: Registered[DatasetEntry]) -> Extractor:
     """The weights that a dataset's entry points to: its function gives their path, or their bytes."""
     give = registered.load(registered.entry.extractor)
     with attribute_errors(f"dataset {registered.qualified_name}", "to give its extractor"):

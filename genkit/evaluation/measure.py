@@ -18,7 +18,7 @@ from ..errors import (
     UsageError,
     attribute_errors,
 )
-from ..hookspecs import Metric
+from ..hookspecs import MetricEntry
 from ..interfaces import HasLikelihood, Posterior, Reconstructs, evaluating
 from ..plugins.registry import Registered
 from ..rng import Rng
@@ -75,7 +75,7 @@ def evaluate(
     if not len(data.test):
         raise DataError(f"{run.info.dataset.name} holds out no images to compare with")
     subject = _Subject(run, data, count, seed, notify)
-    chosen = [run.registry.find(Metric, name) for name in metrics] or _own(subject)
+    chosen = [run.registry.find(MetricEntry, name) for name in metrics] or _own(subject)
     measured: dict[str, Measurement] = {}
     refused: GenkitError | None = None
     for metric in chosen:
@@ -95,7 +95,7 @@ def evaluate(
     return measured
 
 
-def _own(subject: "_Subject") -> list[Registered[Metric]]:
+def _own(subject: "_Subject") -> list[Registered[MetricEntry]]:
     """genkit's own metrics that the model can be measured by."""
     trainer = subject.run.trainer
     able = {
@@ -106,7 +106,7 @@ def _own(subject: "_Subject") -> list[Registered[Metric]]:
     }
     return [
         r
-        for r in subject.run.registry.builtin(Metric)
+        for r in subject.run.registry.builtin(MetricEntry)
         if r.entry.default and able[r.entry.compares]
     ]
 
@@ -266,7 +266,7 @@ def _log_ratio(q: Posterior, z: Tensor) -> Tensor:
     return 0.5 * (z.square() - squared - q.log_variance).sum(1)
 
 
-def _measure(metric: Registered[Metric], subject: _Subject) -> Measurement:
+def _measure(metric: Registered[MetricEntry], subject: _Subject) -> Measurement:
     """One metric's figures and, of samples, its floor."""
     entry = metric.entry
     if entry.compares == "samples":
@@ -292,7 +292,7 @@ def _measure(metric: Registered[Metric], subject: _Subject) -> Measurement:
     return _measurement(subject, _figures(metric, *pair), None, len(pair[0]), len(pair[0]))
 
 
-def _of_samples(metric: Registered[Metric], subject: _Subject) -> Measurement:
+def _of_samples(metric: Registered[MetricEntry], subject: _Subject) -> Measurement:
     entry = metric.entry
     see: Callable[[str], Tensor]
     if entry.of == "pixels":
@@ -337,7 +337,7 @@ def _measurement(
     )
 
 
-def _figures(metric: Registered[Metric], first: Tensor, second: Tensor) -> dict[str, float]:
+def _figures(metric: Registered[MetricEntry], first: Tensor, second: Tensor) -> dict[str, float]:
     measure = metric.target()
     with torch.no_grad(), attribute_errors(f"metric {metric.qualified_name}", "to measure"):
         found = measure(first, second)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
-from ..hookspecs import Dataset, Entry, Metric, Model
+from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..interfaces import Trainer
 from ..models import find_trainer
 from ..plugins.registry import Registered, discover
@@ -29,7 +29,7 @@ class Result:
     """What to mend, or which capability the subject lacks; one line."""
 
 
-def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
+def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
     """What is to be checked, as the checks take it.
 
     Raises:
@@ -43,11 +43,11 @@ def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
     if isinstance(what, str):
         bare, _, argument = what.partition(":")
         registered, name = _find(bare, kind), what
-        target = find_trainer(discover(), bare) if kind is Model else registered.target()
-    if kind is Dataset:
+        target = find_trainer(discover(), bare) if kind is ModelEntry else registered.target()
+    if kind is DatasetEntry:
         request = DataRequest(data_root(None), argument)
         return DatasetSubject(name=name, registered=registered, load=target, request=request)  # type: ignore[arg-type]
-    if kind is Metric:
+    if kind is MetricEntry:
         entry = {} if registered is None else {"entry": registered.entry}
         return MetricSubject(name=name, registered=registered, measure=target, **entry)  # type: ignore[arg-type]
     if not (isinstance(target, type) and issubclass(target, Trainer)):
@@ -69,7 +69,7 @@ def _find(name: str, kind: type[Entry]) -> Registered[Any]:
 
 
 def iter_checks(
-    what: Checkable, kind: type[Entry] = Model
+    what: Checkable, kind: type[Entry] = ModelEntry
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and call of each check; the call raises AssertionError with what to mend."""
     subject = subject_of(what, kind)
@@ -79,17 +79,17 @@ def iter_checks(
 
 def check_model(model: str | type[Trainer]) -> list[Result]:
     """Run every check on a model; nothing is raised, the results say it all."""
-    return list(run_checks(subject_of(model), Model))
+    return list(run_checks(subject_of(model), ModelEntry))
 
 
 def check_dataset(dataset: str | Callable[..., Any]) -> list[Result]:
     """Run every check on a dataset: a name, ``name:argument``, or the function that loads it."""
-    return list(run_checks(subject_of(dataset, Dataset), Dataset))
+    return list(run_checks(subject_of(dataset, DatasetEntry), DatasetEntry))
 
 
 def check_metric(metric: str | Callable[..., Any]) -> list[Result]:
     """Run every check on a metric: a name, or the function that measures samples."""
-    return list(run_checks(subject_of(metric, Metric), Metric))
+    return list(run_checks(subject_of(metric, MetricEntry), MetricEntry))
 
 
 def run_checks(subject: Subject, kind: type[Entry]) -> Iterator[Result]:
@@ -115,7 +115,7 @@ def run_check(name: str, check: Check, subject: Subject) -> Result:
 
 def parametrize_with_checks(
     what: Checkable,
-    kind: type[Entry] = Model,
+    kind: type[Entry] = ModelEntry,
     *,
     expected_failures: Mapping[str, str] | None = None,
 ) -> Any:
@@ -125,7 +125,8 @@ def parametrize_with_checks(
     Args:
         what: something registered, by name; or a Trainer class, or a dataset's or metric's
         function.
-        kind: :class:`genkit.Model`, :class:`genkit.Dataset` or :class:`genkit.Metric`.
+        kind: :class:`genkit.ModelEntry`, :class:`genkit.DatasetEntry` or
+            :class:`genkit.MetricEntry`.
         expected_failures: name of a check → the reason why it fails; strict: passing is then a
         failure.
 

@@ -1,6 +1,17 @@
-"""The built-in plugin: what genkit brings along, registered like anybody's."""
+"""The built-in plugin: genkit's models, datasets, metrics, classifier and callbacks."""
 
-from genkit import CallbackEntry, DatasetEntry, MetricEntry, ModelEntry, hookimpl
+from genkit import (
+    Bounds,
+    CallbackEntry,
+    ClassifierEntry,
+    DatasetEntry,
+    MetricEntry,
+    ModelEntry,
+    Posteriors,
+    Reconstructions,
+    Samples,
+    hookimpl,
+)
 
 genkit_api_version = 2
 
@@ -62,38 +73,49 @@ def genkit_datasets() -> list[DatasetEntry]:
 
 
 @hookimpl
+def genkit_classifiers() -> list[ClassifierEntry]:
+    return [
+        ClassifierEntry(
+            "lenet",
+            "a small CNN after LeNet-5, for images of 8x8 or more",
+            "genkit_plugins.classifier:LeNet",
+        )
+    ]
+
+
+@hookimpl
 def genkit_metrics() -> list[MetricEntry]:
     return [
         MetricEntry(
             "fid-lenet",
             "Frechet distance between samples and held-out images, in the features of a small CNN",
             "genkit_plugins.metrics.distances:fid_lenet",
-            of="features",
+            inputs=Samples("features"),
         ),
         MetricEntry(
             "kid-lenet",
             "kernel distance (MMD) in the same features; unbiased, so it suits fewer images",
             "genkit_plugins.metrics.distances:kid_lenet",
-            of="features",
+            inputs=Samples("features"),
         ),
         MetricEntry(
             "precision-recall",
             "improved precision and recall: are samples like real images, and do they cover them",
             "genkit_plugins.metrics.neighbours:precision_recall",
-            of="features",
+            inputs=Samples("features"),
             limit=5000,
         ),
         MetricEntry(
             "class-coverage",
             "how many classes the samples cover, how evenly, and how sure a classifier is of them",
             "genkit_plugins.metrics.classes:class_coverage",
-            of="probabilities",
+            inputs=Samples("probabilities"),
         ),
         MetricEntry(
             "memorisation",
             "how near samples lie to their nearest training image, and how many are copies",
             "genkit_plugins.metrics.neighbours:memorisation",
-            reference="training",
+            inputs=Samples(reference="training"),
             limit=1000,
         ),
         MetricEntry(
@@ -105,33 +127,32 @@ def genkit_metrics() -> list[MetricEntry]:
             "reconstruction-error",
             "mean absolute and squared error of reconstructions, pixels in [0, 1], and SSIM",
             "genkit_plugins.metrics.pixels:reconstruction_error",
-            compares="reconstructions",
+            inputs=Reconstructions(),
         ),
         MetricEntry(
             "elbo",
             "evidence lower bound of held-out images, nats an image",
             "genkit_plugins.metrics.bounds:elbo",
-            compares="bounds",
+            inputs=Bounds(),
         ),
         MetricEntry(
             "log-likelihood",
             "importance-weighted bounds on the log-likelihood, by 1, 10 and 100 codes an image",
             "genkit_plugins.metrics.bounds:log_likelihood",
-            compares="bounds",
-            codes=100,
+            inputs=Bounds(importance_samples=100),
             limit=2000,
         ),
         MetricEntry(
             "kl-per-dimension",
             "nats that each latent dimension holds on average",
             "genkit_plugins.metrics.posterior:kl_per_dimension",
-            compares="posterior",
+            inputs=Posteriors(),
         ),
         MetricEntry(
             "active-units",
             "latent dimensions whose mean varies with the image",
             "genkit_plugins.metrics.posterior:active_units",
-            compares="posterior",
+            inputs=Posteriors(),
         ),
         MetricEntry(
             "fid",

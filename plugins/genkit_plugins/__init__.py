@@ -168,7 +168,7 @@ def genkit_callbacks() -> list[CallbackEntry]:
     return [
         CallbackEntry(
             "tensorboard",
-            "curves, samples and the alarm's figures for TensorBoard; needs the extra tensorboard",
+            "curves, samples and the alarm's readings for TensorBoard; needs the extra tensorboard",
             "genkit_plugins.tensorboard:TensorBoard",
         )
     ]

@@ -25,9 +25,7 @@ def _load(subject: DatasetSubject) -> ImageData:
 
 @dataset_check
 def dataset_gives_images(subject: DatasetSubject) -> None:
-    """genkit.ImageData, which itself refuses what does not fit together, and says where the images
-    came from.
-    """
+    """genkit.ImageData, which itself refuses what does not fit together, with a source."""
     data = _load(subject)
     assert isinstance(data, ImageData), f"it gives {type(data).__name__}, not genkit.ImageData"
     assert data.source.strip(), "it does not say where the images came from"

@@ -7,7 +7,7 @@ import pytest
 
 import genkit
 from genkit.errors import PluginError, UnknownNameError
-from genkit.hookspecs import DatasetEntry, MetricEntry, ModelEntry
+from genkit.hookspecs import DatasetEntry, MetricEntry, ModelEntry, Samples
 from genkit.plugins.plugin import PluginWarning
 from genkit.plugins.registry import discover
 
@@ -204,7 +204,7 @@ def genkit_datasets():
 
 @hookimpl
 def genkit_metrics():
-    return [Metric("before", "a metric", "from_before:nothing", limit=9, default=False)]
+    return [Metric("before", "a metric", "from_before:nothing", of="features", limit=9)]
 """,
     )
     registry = discover()
@@ -213,4 +213,5 @@ def genkit_metrics():
         assert isinstance(found.entry, kind)
         assert found.qualified_name == "from-before/before"
     assert isinstance(registry.find(genkit.Metric, "before").entry, genkit.Metric)
-    assert registry.find(MetricEntry, "before").entry.limit == 9
+    metric = registry.find(MetricEntry, "before").entry
+    assert (metric.inputs, metric.limit) == (Samples("features"), 9)

@@ -32,10 +32,14 @@ import sys
 import numpy as np
 import torch
 raw = sys.argv[1]
-files = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-images, labels, *_ = (torch.from_numpy(np.fromfile(f"{raw}/{file}", dtype=np.uint8)[at:]) for file, at in
-                      zip(files, (16, 8, 16, 8)))
-network = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.LeakyReLU(0.01), torch.nn.Linear(128, 1))
+files = {"train-images-idx3": 16, "train-labels-idx1": 8}
+images, labels, *_ = (
+    torch.from_numpy(np.fromfile(f"{raw}/{file}-ubyte", dtype=np.uint8)[at:])
+    for file, at in files.items()
+)
+network = torch.nn.Sequential(
+    torch.nn.Linear(784, 128), torch.nn.LeakyReLU(0.01), torch.nn.Linear(128, 1)
+)
 adam = torch.optim.Adam(network.parameters(), fused=True)
 batch = images.view(-1, 784)[torch.randint(60000, (128,))].float() / 127.5 - 1
 torch.nn.functional.binary_cross_entropy_with_logits(network(batch), torch.ones(128, 1)).backward()

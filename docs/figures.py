@@ -53,12 +53,12 @@ def latents(gan: Path, vae: Path, plane: Path) -> None:
     """What the commands `interpolate`, `latent` and `animate` draw with their defaults, and by
     t-SNE.
     """
-    pictures.interpolation(genkit.load(gan), OUT / "interpolation-simple-gan.png")
-    pictures.animation(genkit.load(gan), OUT / "training-simple-gan.gif")
-    pictures.latent_map(genkit.load(vae), OUT / "latent-vae-pca.png")
-    pictures.latent_map(genkit.load(vae), OUT / "latent-vae-tsne.png", method="tsne")
-    pictures.latent_map(genkit.load(plane), OUT / "latent-vae-plane.png")
-    pictures.manifold(genkit.load(plane), OUT / "manifold-vae.png")
+    pictures.draw_interpolation(genkit.load(gan), OUT / "interpolation-simple-gan.png")
+    pictures.draw_animation(genkit.load(gan), OUT / "training-simple-gan.gif")
+    pictures.draw_latent_map(genkit.load(vae), OUT / "latent-vae-pca.png")
+    pictures.draw_latent_map(genkit.load(vae), OUT / "latent-vae-tsne.png", method="tsne")
+    pictures.draw_latent_map(genkit.load(plane), OUT / "latent-vae-plane.png")
+    pictures.draw_manifold(genkit.load(plane), OUT / "manifold-vae.png")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from .data.datasets import (
     ImageData as ImageData,
     Split as Split,
 )
+from .data.images import (
+    open_image as open_image,
+)
 from .errors import (
     CheckpointError as CheckpointError,
     ConfigError as ConfigError,
@@ -55,8 +58,10 @@ from .interfaces import (
     Reconstructs as Reconstructs,
     Trainer as Trainer,
 )
-from .plugins.registry import (
+from .plugins.plugin import (
     PluginWarning as PluginWarning,
+)
+from .plugins.registry import (
     Registry as Registry,
     discover as discover,
 )

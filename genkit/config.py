@@ -1,4 +1,7 @@
-"""Options: frozen, typed, bounded, each declared once. Defaults < file < command line or call."""
+"""Options: frozen, typed, bounded, each declared once.
+
+A call or a command line overrides a config file, and a file overrides the defaults.
+"""
 
 import json
 import re
@@ -15,11 +18,10 @@ __all__ = ["Config", "Field", "TrainOptions", "parse", "read_file", "resolve", "
 
 
 class Config(BaseModel):
-    """Base of every set of options. Frozen; an unknown key is an error; NaN and infinity are no
-    values.
+    """Base of every set of options: frozen, without unknown keys, NaN or infinity.
 
-    A field states its default, its range and its help once; the command line, the check, ``--help``
-    and ``run.json`` all read them from here::
+    A field declares its default, range and help once. The command line, ``--help``, validation and
+    ``run.json`` all read them from there::
 
         class Config(genkit.Config):
             latent_dim: int = genkit.Field(100, ge=1, description="size of the latent vector z")
@@ -31,6 +33,10 @@ class Config(BaseModel):
 
 
 MAX_THREADS = 1024
+MAX_SEED = 2**63 - 1
+
+OnBadImage = Literal["refuse", "skip"]
+"""On an image file that cannot be used: refuse the dataset, or skip the file."""
 
 
 def _known_device(value: str) -> str:
@@ -40,7 +46,7 @@ def _known_device(value: str) -> str:
 
 
 class TrainOptions(Config):
-    """The core's own options of a training run; those of the model are in its ``Config``."""
+    """The core's options of a training run; those of the model are in its ``Config``."""
 
     dataset: str | None = Field(
         None, description="dataset by name, folder:PATH for your own; else what the model prefers"
@@ -48,8 +54,8 @@ class TrainOptions(Config):
     data_root: Path | None = Field(
         None, description="folder of the datasets; else $GENKIT_DATA, else the user's cache"
     )
-    iterations: int = Field(20_000, ge=1, description="updates in all")
-    batch_size: int = Field(128, ge=1, description="images a batch")
+    iterations: int = Field(20_000, ge=1, description="updates in total")
+    batch_size: int = Field(128, ge=1, description="images per batch")
     log_interval: int = Field(
         100, ge=1, description="iterations that one row of metrics.jsonl averages over"
     )
@@ -59,24 +65,26 @@ class TrainOptions(Config):
     checkpoint_interval: int = Field(1_000, ge=1, description="iterations between two checkpoints")
     keep: int = Field(3, ge=1, description="checkpoints kept, the newest ones")
     keep_all: bool = Field(False, description="keep every checkpoint")
-    on_bad_image: Literal["refuse", "skip"] = Field(
+    on_bad_image: OnBadImage = Field(
         "refuse",
-        description="a file that is no image one can use: refuse the dataset, or skip the file and say so",
+        description="on an image file that cannot be used: refuse the dataset, or skip the file",
     )
     stop_on_collapse: bool = Field(
         False,
-        description="end training when the alarm finds the samples collapsed; judged once diverse, or after 5,000",
+        description="end training when the alarm finds the samples collapsed;"
+        " judged once diverse, or after 5,000",
     )
-    callbacks: tuple[str, ...] = Field(
-        (), description="registered callbacks to tell of the run, by name"
+    callbacks: tuple[str, ...] = Field((), description="registered callbacks to use, by name")
+    seed: int = Field(
+        0, ge=0, le=MAX_SEED, description="the one number all randomness derives from"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="the one number all randomness derives from")
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
     )
     engine: Literal["auto", "eager", "graph"] = Field(
         "auto",
-        description="how steps are executed, never what they compute; auto: graph, where the step can be captured",
+        description="how steps are executed, never what they compute;"
+        " auto: graph, if the step can be captured",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the networks' arithmetic; bf16 is automatic mixed precision"
@@ -86,11 +94,12 @@ class TrainOptions(Config):
     )
     kernels: Literal["auto", "torch", "onednn"] = Field(
         "auto",
-        description="whose matrix products and tanh on a CPU; auto: oneDNN's where there is AVX-512",
+        description="whose matrix products and tanh on a CPU; auto: oneDNN's, with AVX-512",
     )
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
         None,
-        description="CPU threads, or probe for the fastest number; else torch's own; recorded in the run",
+        description="CPU threads, or probe for the fastest number; else torch's default;"
+        " recorded in the run",
     )
     out: Path | None = Field(
         None, description="folder of the run; else the next number under runs/"
@@ -103,16 +112,20 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 def parse(
     config_class: type[ConfigT], values: Mapping[str, Any], *, where: str = "", strict: bool = False
 ) -> ConfigT:
-    """``values`` as a ``config_class``.
+    """Validate ``values`` as a ``config_class``.
 
-    Strings are read by the field's type (``"0.5,0.9"`` for a tuple), as a command line needs it;
-    with ``strict=True``, as for files, a value must have its type already.
+    Args:
+        config_class: the options that there are.
+        values: values by name.
+        where: the file they are from, for messages.
+        strict: whether a value must have its field's type, as in files. Otherwise strings are
+            converted, as on a command line: ``"0.5,0.9"`` to a tuple.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type or out of range; one line.
+        ConfigError: an unknown key, or a value of the wrong type or out of range.
     """
     try:
-        if strict:  # by way of JSON, in which strict means strict but a list may be a tuple
+        if strict:  # as JSON, where strict validation takes a list for a tuple
             return config_class.model_validate_json(
                 json.dumps(dict(values), default=str), strict=True
             )
@@ -120,64 +133,54 @@ def parse(
             {key: _split(config_class, key, value) for key, value in values.items()}
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(
-            _explain(
-                config_class, problem["loc"], problem["type"], _plain_words(problem), values, where
-            )
-        ) from None
+        message = _explain(config_class, error.errors()[0], values)
+        raise ConfigError(f"{where}: {message}" if where else message) from None
 
 
-def _plain_words(problem: Mapping[str, Any]) -> str:
-    """What is wrong with a value, in the words that ``--help`` uses."""
-    words = {
+def _explain(
+    config_class: type[Config], problem: Mapping[str, Any], values: Mapping[str, Any]
+) -> str:
+    """One line on the first problem that pydantic found."""
+    loc, kind, message = problem["loc"], problem["type"], _describe(problem)
+    if not loc:
+        return message
+    key = str(loc[0])
+    if kind == "extra_forbidden":
+        return f"unknown option {key!r}{nearest(key, config_class.model_fields)}"
+    given = f" {values[key]!r}" if key in values else ""
+    if kind.endswith(("_parsing", "_type")) or kind in ("missing", "too_long"):
+        message = f"has to be {type_name(config_class.model_fields[key].annotation)}"
+    return f"{key}{given}: {message.removeprefix('Value error, ')}"
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value; bounds read as in ``--help``."""
+    bounds = {
         "greater_than_equal": "at least",
         "greater_than": "above",
         "less_than_equal": "at most",
         "less_than": "below",
     }
-    if problem["type"] in words:
-        (bound,) = problem["ctx"].values()
-        return f"has to be {words[problem['type']]} {bound}"
+    if problem["type"] in bounds:
+        (limit,) = problem["ctx"].values()
+        return f"has to be {bounds[problem['type']]} {limit}"
     return str(problem["msg"])
 
 
 def _split(config_class: type[Config], key: str, value: Any) -> Any:
+    """The parts of a string with commas, for a field that is a tuple or list."""
     field = config_class.model_fields.get(key)
-    if (
-        isinstance(value, str)
-        and field is not None
-        and get_origin(field.annotation) in (tuple, list)
-    ):
+    is_sequence = field is not None and get_origin(field.annotation) in (tuple, list)
+    if is_sequence and isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return value
 
 
-def _explain(
-    config_class: type[Config],
-    loc: tuple[Any, ...],
-    kind: str,
-    message: str,
-    values: Mapping[str, Any],
-    where: str,
-) -> str:
-    prefix = f"{where}: " if where else ""
-    if not loc:
-        return prefix + message
-    key = str(loc[0])
-    if kind == "extra_forbidden":
-        return f"{prefix}unknown option {key!r}{nearest(key, config_class.model_fields)}"
-    given = f" {values[key]!r}" if key in values else ""
-    if kind.endswith(("_parsing", "_type")) or kind in ("missing", "too_long"):
-        message = f"has to be {type_name(config_class.model_fields[key].annotation)}"
-    return f"{prefix}{key}{given}: {message.removeprefix('Value error, ')}"
-
-
 def read_file(path: Path) -> dict[str, Any]:
-    """The options in a TOML file.
+    """Read the options in a TOML file.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or has tables.
+        ConfigError: the file cannot be read, is not TOML, or has tables.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -187,13 +190,17 @@ def read_file(path: Path) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, dict):
             raise ConfigError(
-                f"config file {path}: options stand at the top level, without the table [{key}]"
+                f"config file {path}: write options at the top level, without the table [{key}]"
             )
     return values
 
 
+RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
+"""Names that the command line or the API uses besides those of :class:`TrainOptions`."""
+
+
 def check_fields(config_class: type[Config], model: str) -> None:
-    """A model's option may not bear the name of one of the core's.
+    """Check that no option of a model has the name of one of the core's.
 
     Raises:
         PluginError: naming the field.
@@ -201,21 +208,20 @@ def check_fields(config_class: type[Config], model: str) -> None:
     shadowed = sorted(set(config_class.model_fields) & (set(TrainOptions.model_fields) | RESERVED))
     if shadowed:
         raise PluginError(
-            f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's own; rename it"
+            f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's; rename it"
         )
-
-
-RESERVED = frozenset(
-    {"model", "config", "print_config", "progress", "help", "debug", "json", "tensorboard"}
-)
-"""Names that the command line or the API already uses beside :class:`TrainOptions`."""
 
 
 def resolve(
     config_class: type[ConfigT], model: str, given: Mapping[str, Any], file: Path | None = None
 ) -> tuple[TrainOptions, ConfigT]:
-    """The core's options and the model's, from one flat set of names: defaults < ``file`` <
-    ``given``.
+    """The core's options and the model's, from one flat set of names.
+
+    Args:
+        config_class: the model's options.
+        model: its name, for messages.
+        given: values from a call or a command line; they override those of ``file``.
+        file: a TOML file, whose values override the defaults.
 
     Raises:
         ConfigError: see :func:`parse` and :func:`read_file`.
@@ -223,35 +229,42 @@ def resolve(
     """
     check_fields(config_class, model)
     from_file = read_file(file) if file else {}
-    merged: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    core: dict[str, Any] = {}
+    model_options: dict[str, Any] = {}
     for values, where, strict in ((from_file, f"config file {file}", True), (given, "", False)):
-        core, own = _divide(values, config_class, model, where)
-        for target, cls, part in ((merged[0], TrainOptions, core), (merged[1], config_class, own)):
-            parsed = parse(cls, part, where=where, strict=strict)
-            target.update({key: getattr(parsed, key) for key in parsed.model_fields_set})
-    return parse(TrainOptions, merged[0]), parse(config_class, merged[1])
+        for_core, for_model = _divide(values, config_class, model, where)
+        core |= _typed(TrainOptions, for_core, where, strict)
+        model_options |= _typed(config_class, for_model, where, strict)
+    return parse(TrainOptions, core), parse(config_class, model_options)
+
+
+def _typed(
+    config_class: type[Config], values: Mapping[str, Any], where: str, strict: bool
+) -> dict[str, Any]:
+    """The values alone, without defaults, each of its field's type."""
+    parsed = parse(config_class, values, where=where, strict=strict)
+    return {key: getattr(parsed, key) for key in parsed.model_fields_set}
 
 
 def _divide(
     values: Mapping[str, Any], config_class: type[Config], model: str, where: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of the core's options and of the model's; any other key is an error."""
     core: dict[str, Any] = {}
-    own: dict[str, Any] = {}
+    model_options: dict[str, Any] = {}
     for key, value in values.items():
         if key in TrainOptions.model_fields:
             core[key] = value
         elif key in config_class.model_fields:
-            own[key] = value
+            model_options[key] = value
         else:
             hint = nearest(key, [*TrainOptions.model_fields, *config_class.model_fields])
             raise ConfigError(f"{where + ': ' if where else ''}{model} has no option {key!r}{hint}")
-    return core, own
+    return core, model_options
 
 
 def to_toml(*configs: Config) -> str:
-    """The options as TOML that ``--config`` reads; one without a value is left out, since TOML has
-    no null.
-    """
+    """The options as TOML that ``--config`` reads; those that are None are left out."""
     lines = []
     for config in configs:
         for key, value in config.model_dump(mode="json").items():
@@ -268,7 +281,7 @@ def _toml_value(value: Any) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """How a field's type reads in help: ``INTEGER``, ``FLOAT,FLOAT``, ``separate|combined``."""
+    """A field's type as help shows it: ``INTEGER``, ``FLOAT,FLOAT``, ``separate|combined``."""
     if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in annotation.__args__)
     if get_origin(annotation) is Annotated:

@@ -1,20 +1,21 @@
-"""What a user can cause. Everything else that goes wrong is a bug, and keeps its traceback.
+"""Errors that a user can cause. Any other error is a bug and keeps its traceback.
 
-GenkitError                  one line that says what, where and what to do; exit code 1
-├── UsageError               the command or call was not well formed; exit code 2
+GenkitError                  one line: what failed, where, what to do; exit code 1
+├── UsageError               a malformed command or call; exit code 2
 │   ├── UnknownNameError     no model, dataset, metric or callback of this name
-│   └── ConfigError          an option that does not exist, or a value it does not take
+│   └── ConfigError          an unknown option, or a value that it does not take
 ├── PluginError              a plugin that cannot be used
-│   └── ContractError        a model, dataset or metric that breaks the contract; `genkit check` says more
+│   └── ContractError        a model, dataset or metric that breaks its contract; see `genkit check`
 ├── DataError                images that are missing, damaged or of the wrong kind
-│   └── DataUnavailableError not on disk, and not to be had from the network
+│   └── DataUnavailableError images that are neither on disk nor available from the network
 ├── DeviceError              a device that this machine or build does not have
-├── RunError                 a folder that is no run, cannot become one, or is in use
+├── RunError                 a folder that is not a run, cannot become one, or is in use
 └── CheckpointError          a checkpoint that is damaged or does not fit
 
-Interrupted                  a KeyboardInterrupt: a signal ended training, with a checkpoint; exit code 130 or 143
+Interrupted                  a KeyboardInterrupt: a signal ended training after a checkpoint;
+                             exit code 130 or 143
 
-GenkitWarning                one line on what was passed over, or is going to change
+GenkitWarning                one line on what was skipped, or is going to change
 """
 
 import difflib
@@ -29,7 +30,7 @@ class GenkitError(Exception):
 
 
 class UsageError(GenkitError):
-    """The command or call was not well formed."""
+    """A malformed command or call."""
 
     exit_code = 2
 
@@ -39,7 +40,7 @@ class UnknownNameError(UsageError):
 
 
 class ConfigError(UsageError):
-    """An option that does not exist, or a value that it does not take."""
+    """An unknown option, or a value that it does not take."""
 
 
 class PluginError(GenkitError):
@@ -47,7 +48,7 @@ class PluginError(GenkitError):
 
 
 class ContractError(PluginError):
-    """A model, dataset or metric that breaks the contract of :mod:`genkit.interfaces` or
+    """A model, dataset or metric that breaks its contract, in :mod:`genkit.interfaces` or
     :mod:`genkit.hookspecs`.
     """
 
@@ -57,7 +58,7 @@ class DataError(GenkitError):
 
 
 class DataUnavailableError(DataError):
-    """Images that are not on disk and not to be had from the network."""
+    """Images that are neither on disk nor available from the network."""
 
 
 class DeviceError(GenkitError):
@@ -65,12 +66,15 @@ class DeviceError(GenkitError):
 
 
 class RunError(GenkitError):
-    """A folder that is no run, cannot become one, or in which another process is training."""
+    """A folder that is not a run, cannot become one, or in which another process is training."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended training after a step; its checkpoint is safe. The exit code is 128 + the
-    signal's number.
+    """A signal ended training after a step, whose checkpoint was written.
+
+    Args:
+        message: one line for the user.
+        signal_number: the exit code is 128 plus this number.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -83,7 +87,7 @@ class CheckpointError(GenkitError):
 
 
 class GenkitWarning(UserWarning):
-    """Something was passed over, or is going to change; ``str()`` of it is one line."""
+    """Something was skipped, or is going to change; ``str()`` of it is one line."""
 
 
 def first_line(error: BaseException) -> str:
@@ -93,11 +97,12 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def attribute_errors(owner: str | None, doing: str) -> Iterator[None]:
-    """What a plugin raises inside becomes one line that names it, with the cause kept.
+    """Turn what a plugin's code raises into an error that names the plugin; the cause is kept.
 
     Args:
-        owner: which plugin's; None for what the user wrote, whose traceback is what helps.
-        doing: what failed, behind ``owner failed``.
+        owner: what failed, such as ``dataset mnist``. None for the user's code, whose errors pass
+            with their traceback.
+        doing: at what, behind ``OWNER failed``.
 
     Raises:
         PluginError: naming the owner.
@@ -113,18 +118,15 @@ def attribute_errors(owner: str | None, doing: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    r"""``text`` with everything that could move a cursor, colour or reorder a line written as an
-    escape (``\x1b``).
+    r"""``text`` with control characters, and all else that is not printable, as escapes (``\x1b``).
 
-    Names, paths and messages may come from strangers' files: whatever is shown to a person goes
+    Names, paths and messages may be from untrusted files, so everything shown to a user goes
     through this.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """``"; did you mean 'a' or 'b'?"`` for the names closest to ``name``, or nothing where none is
-    close.
-    """
+    """``"; did you mean 'a' or 'b'?"`` for the closest of ``names``; empty if none is close."""
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

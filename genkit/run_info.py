@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from .config import MAX_THREADS, Config, Field, TrainOptions
 from .data.selection import DatasetInfo
 from .models import ModelInfo
+from .plugins.plugin import OWN_DISTRIBUTION
 
 FORMAT: Literal[1] = 1
 
@@ -74,7 +75,7 @@ def current_environment(device: torch.device, model: ModelInfo, **engine: str) -
     """
     installed = f"{model.distribution} {model.version}"
     return Environment(
-        genkit=version("genkit-torch"),
+        genkit=version(OWN_DISTRIBUTION),
         model=installed if model.distribution else "of no plugin",
         python=platform.python_version(),
         torch=torch.__version__,

@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from genkit.cli.main import COMMANDS, cli
+from genkit.cli.commands import visible_commands
+from genkit.cli.main import cli
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 COMMAND_LINES = [
     [],
-    *([name] for name in COMMANDS),
+    *([name] for name in visible_commands()),
     ["train", "simple-gan"],
     ["train", "ae"],
     ["train", "vae"],

@@ -8,12 +8,14 @@ from html.parser import HTMLParser
 from genkit.errors import printable
 
 ELEMENTS = """
-html head meta title style script body header main footer section h1 h2 h3 p span figure figcaption img div dl dt dd
-details summary table caption thead tbody tr th td pre code ul li b svg line text path label output input
+html head meta title style script body header main footer section h1 h2 h3 p span figure figcaption
+img div dl dt dd details summary table caption thead tbody tr th td pre code ul li b svg line text
+path label output input
 """
 ATTRIBUTES = """
-lang charset http-equiv content name class id aria-label aria-labelledby aria-hidden role tabindex src alt width height
-scope for type min max step value autocomplete hidden viewbox x1 x2 y1 y2 x y d text-anchor
+lang charset http-equiv content name class id aria-label aria-labelledby aria-hidden role tabindex
+src alt width height scope for type min max step value autocomplete hidden viewbox x1 x2 y1 y2 x y d
+text-anchor
 """
 
 

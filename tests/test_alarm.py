@@ -1,4 +1,4 @@
-"""The alarm: what it sees of collapsed and of healthy training, and that looking changes nothing."""
+"""The alarm: what it reads of collapsed and of healthy training, and that it changes nothing."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 
 import genkit
 from genkit.report import html
-from genkit.report.comparison import compare
+from genkit.report.comparison import compare_runs
 from tests.browser import CHROMIUM, Page, chromium
 
 LOOKS = {
@@ -52,7 +52,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "report of an autoencoder": html.write_report(ae),
         "report of a GAN": html.write_report(gan),
-        "comparison": html.write_comparison(compare([ae.path, gan.path]), folder / "compare.html"),
+        "comparison": html.write_comparison(
+            compare_runs([ae.path, gan.path]), folder / "compare.html"
+        ),
     }
 
 
@@ -130,7 +132,8 @@ def test_without_script_all_is_there(browser: Page, pages: dict[str, Path]) -> N
 def test_the_browser_would_see_an_error_and_a_request(browser: Page, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text(
-        "<!DOCTYPE html><title>x</title><script>console.error('no'); nothing()</script><img src=a.png>"
+        "<!DOCTYPE html><title>x</title>"
+        "<script>console.error('no'); nothing()</script><img src=a.png>"
     )
     browser.open(page)
     assert len(browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2

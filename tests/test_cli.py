@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genkit.cli import output
 from genkit.cli.main import main
-from genkit.cli.options import options_of
+from genkit.cli.options import config_options
 from genkit.config import TrainOptions
 
 SMALL = ["--iterations", "12", "--batch-size", "4", "--device", "cpu", "--dataset", "digits"]
@@ -107,18 +108,68 @@ def test_plot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert picture.size[0] > 500
 
 
-def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
-    for noun, name in (("models", "simple-gan"), ("datasets", "cifar10"), ("plugins", "builtin")):
-        code, out, _ = genkit(capsys, noun)
+def test_list_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = json.loads("\n".join(genkit(capsys, "list", "--json")[1]))
+    assert [row["kind"] for row in counts] == [
+        *("models", "datasets", "metrics", "callbacks", "plugins")
+    ]
+    code, out, _ = genkit(capsys, "list")
+    assert code == 0
+    assert [line.split() for line in out] == [
+        ["kind", "installed"],
+        *([row["kind"], str(row["installed"])] for row in counts),
+    ]
+    names = ("simple-gan", "cifar10", "elbo", "tensorboard", "builtin")
+    for name, count in zip(names, counts, strict=True):
+        kind = count["kind"]
+        code, out, _ = genkit(capsys, "list", kind)
         assert code == 0
         assert any(line.split()[0] == name for line in out)
-        rows = json.loads("\n".join(genkit(capsys, noun, "--json")[1]))
+        assert len(out) == count["installed"] + 1
+        assert genkit(capsys, kind)[1] == out  # the hidden alias
+        rows = json.loads("\n".join(genkit(capsys, "list", kind, "--json")[1]))
         assert name in [row["name"] for row in rows]
+        assert genkit(capsys, kind, "--json")[1] == genkit(capsys, "list", kind, "--json")[1]
     assert set(rows[0]) == {"name", "distribution", "version", "origin"}
 
 
+def test_help_has_sections_and_hides_the_aliases(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = genkit(capsys, "--help")
+    titles = [line for line in out if line.endswith(":") and not line.startswith(" ")]
+    assert titles[:6] == ["Options:", "Train:", "Look:", "Judge:", "Find:", "Plugins:"]
+    shown = [line.split()[0] for line in out if line.startswith("  ") and line.strip()]
+    assert {"train", "sample", "evaluate", "list", "doctor"} <= set(shown)
+    assert not {"models", "datasets", "metrics", "callbacks", "plugins"} & set(shown)
+
+
+def test_tables_are_aligned_and_harmless(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    long = "x" * 200
+    output.print_table([("name", "value"), ("[red]a[/]:smile:", long), ("\x1b[2J\n", "日本")])
+    assert capsys.readouterr().out.split("\n") == [
+        "name              value",
+        f"[red]a[/]:smile:  {long}",
+        "\\x1b[2J\\n         日本",
+        "",
+    ]
+    output.print_table([("日本", "b"), ("a", long)], max_cell=9)
+    assert capsys.readouterr().out == f"日本  b\na     {'x' * 8}…\n"
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["models"], ["plugins"], ["train", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["list"],
+        ["models"],
+        ["plugins"],
+        ["runs", "."],
+        ["train", "--help"],
+        ["--version"],
+    ],
 )
 def test_no_torch_where_none_is_needed(arguments: list[str]) -> None:
     code = (
@@ -133,8 +184,8 @@ def test_no_torch_where_none_is_needed(arguments: list[str]) -> None:
 def test_help_and_plugins_import_no_plugin() -> None:
     code = (
         "import sys\nfrom genkit.cli.main import main\n"
-        "for command in ('--help', 'plugins'):\n"
-        "    try: main([command])\n    except SystemExit: pass\n"
+        "for command in (['--help'], ['plugins'], ['list', 'plugins']):\n"
+        "    try: main(command)\n    except SystemExit: pass\n"
         "assert 'genkit_plugins' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -147,7 +198,7 @@ def test_model_help_lists_every_option_with_default_and_meaning(
 
     text = " ".join(" ".join(genkit(capsys, "train", "simple-gan", "--help")[1]).split())
     for config in (SimpleGAN.Config, TrainOptions):
-        for option in options_of(config):
+        for option in config_options(config):
             assert option.opts[0] in text
         for field in config.model_fields.values():
             assert field.description in text
@@ -187,8 +238,10 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["trian", "simple-gan"], 2, "trian"),
         (["train", "simple-gam"], 2, "unknown model 'simple-gam'; did you mean 'simple-gan'"),
-        (["train", "--seed", "1", "simple-gan"], 2, "options stand behind the model"),
+        (["train", "--seed", "1", "simple-gan"], 2, "options follow the model"),
         (["train", "simple-gan", "--latnt-dim", "3"], 2, "--latnt-dim"),
+        (["train", "simple-gan", "--tensorboard"], 2, "'--callbacks tensorboard'"),
+        (["list", "modles"], 2, "'modles' is not one of 'models', 'datasets'"),
         (["train", "simple-gan", "--latent-dim", "0"], 2, "latent_dim '0': has to be at least 1"),
         (["train", "simple-gan", "--latent-dim", "many"], 2, "latent_dim 'many'"),
         (["train", "simple-gan", "--device", "tpu"], 2, "device 'tpu'"),
@@ -197,7 +250,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (
             ["train", "simple-gan", "--dataset", "mnist", "--data-root", "empty"],
             1,
-            "mnist is not in empty/MNIST/raw",
+            "dataset mnist not found in empty/MNIST/raw",
         ),
         (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),
         (["train", "simple-gan", "--config", "absent.toml"], 2, "absent.toml: No such file"),

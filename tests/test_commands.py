@@ -1,5 +1,6 @@
 """Commands that plugins add, metrics and callbacks: what acts only when the user names it."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def genkit_metrics():
 @hookimpl
 def genkit_callbacks():
     return [
-        CallbackEntry("diary", "writes down what it is told", "extras_parts:Diary"),
+        CallbackEntry("diary", "writes down each step that is logged", "extras_parts:Diary"),
         CallbackEntry("fragile", "fails", "extras_parts:Fragile"),
         CallbackEntry("unmade", "cannot be made", "extras_parts:Unmade"),
         CallbackEntry("other", "is no callback", "extras_parts:dict"),
@@ -73,7 +74,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     points = {
         "extras": "[genkit]\nextras = extras\n[genkit.commands]\nhello = extras_commands:hello\n"
         "train = extras_commands:hello\nsame = extras_commands:hello\n",
-        "others": "[genkit.commands]\nsame = extras_commands:hello\nbroken = not_there:hello\nnone = json:dumps\n",
+        "others": "[genkit.commands]\nsame = extras_commands:hello\n"
+        "broken = not_there:hello\nnone = json:dumps\n",
     }
     for name, text in points.items():
         info = folder / f"{name}-1.0.dist-info"
@@ -124,7 +126,7 @@ def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("name", "code", "says"),
     [
-        ("same", 2, "say extras/same or others/same"),
+        ("same", 2, "type extras/same or others/same"),
         ("broken", 1, "command broken of others 1.0 cannot be loaded: ModuleNotFoundError"),
         ("none", 1, "json:dumps is no click command"),
         ("trian", 2, "no command 'trian'; did you mean 'train'"),
@@ -154,7 +156,7 @@ def test_a_callback_acts_when_it_is_named_and_again_on_resume(site: Path, tiny, 
     assert Path("diary.txt").read_text().split() == ["4", "8", "12"]
 
 
-def test_a_callback_that_fails_is_told_nothing_more(site: Path, tiny, images, monkeypatch) -> None:
+def test_a_named_callback_that_fails_is_dropped(site: Path, tiny, images, monkeypatch) -> None:
     class Notices(callback.Callback):
         heard: list[str] = []  # noqa: RUF012
 
@@ -164,7 +166,7 @@ def test_a_callback_that_fails_is_told_nothing_more(site: Path, tiny, images, mo
     run = genkit.train(tiny, dataset=images, callbacks=["fragile", Notices()], **OPTIONS)
     assert run.step == 8
     assert Notices.heard == [
-        "callback fragile failed in on_checkpoint: RuntimeError: at 0; it is told nothing more"
+        "callback fragile failed in on_checkpoint: RuntimeError: at 0; it is not called any more"
     ]
     monkeypatch.setenv("GENKIT_STRICT", "1")
     with pytest.raises(PluginError, match="fragile failed in on_checkpoint"):
@@ -267,9 +269,7 @@ def test_callbacks_that_are_none_are_refused(site: Path, tiny, images) -> None:
         ):
             genkit.train(tiny, dataset=images, callbacks=wrong, **OPTIONS)
     run = genkit.train(tiny, dataset=images, **OPTIONS)
-    with pytest.raises(
-        genkit.UsageError, match="those by name are the ones that it was started with"
-    ):
+    with pytest.raises(genkit.UsageError, match="those by name are the ones it was started with"):
         genkit.resume(run.path, 16, trainer=tiny, dataset=images, callbacks=["diary"])
 
 
@@ -278,9 +278,27 @@ def test_a_signal_goes_through_a_guarded_callback(tiny, images) -> None:
         def on_log(self, step, metrics) -> None:
             raise genkit.Interrupted("stopped", 15)
 
-    audience = callback.Audience([], {"trains": Trains()})
+    callbacks = callback.CallbackList([], {"trains": Trains()})
     with pytest.raises(genkit.Interrupted):
-        audience.on_log(1, {})
+        callbacks.on_log(1, {})
+
+
+def test_every_event_reaches_every_callback() -> None:
+    calls: list[tuple[str, str, int]] = []
+
+    def recorder(name: str) -> callback.Callback:
+        made = callback.Callback()
+        for event in callback.EVENTS:
+            vars(made)[event] = lambda *arguments, e=event: calls.append((name, e, len(arguments)))
+        return made
+
+    callbacks = callback.CallbackList([recorder("mine")], {"theirs": recorder("theirs")})
+    assert set(callback.EVENTS) >= {"on_start", "on_log", "on_checkpoint", "on_end"}
+    for event in callback.EVENTS:
+        count = len(inspect.signature(getattr(callback.Callback, event)).parameters) - 1
+        getattr(callbacks, event)(*range(count))
+        assert calls == [("mine", event, count), ("theirs", event, count)]
+        calls.clear()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from genkit.config import TrainOptions, parse, resolve, to_toml
 from genkit.errors import ConfigError, PluginError
 
 
-class Own(genkit.Config):
+class Options(genkit.Config):
     width: int = genkit.Field(8, ge=1)
     betas: tuple[float, float] = (0.9, 0.999)
     kind: Literal["a", "b"] = "a"
@@ -16,13 +16,13 @@ class Own(genkit.Config):
 
 
 def test_strings_are_read_by_type() -> None:
-    assert parse(Own, {"width": "16", "betas": "0.5, 0.9", "kind": "b", "flag": "true"}) == Own(
-        width=16, betas=(0.5, 0.9), kind="b", flag=True
-    )
+    assert parse(
+        Options, {"width": "16", "betas": "0.5, 0.9", "kind": "b", "flag": "true"}
+    ) == Options(width=16, betas=(0.5, 0.9), kind="b", flag=True)
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ({"width": "0"}, "width '0': has to be at least 1"),
         ({"width": "wide"}, "width 'wide'"),
@@ -31,10 +31,10 @@ def test_strings_are_read_by_type() -> None:
         ({"kind": "c"}, "kind 'c'"),
     ],
 )
-def test_bad_values_are_one_line(values: dict[str, object], says: str) -> None:
+def test_bad_values_are_one_line(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(Own, values)
-    assert says in str(caught.value)
+        parse(Options, values)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -42,31 +42,31 @@ def test_files_are_strict(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text('width = "16"\n')
     with pytest.raises(ConfigError, match=r"a\.toml: width '16'"):
-        resolve(Own, "own", {}, file)
+        resolve(Options, "model", {}, file)
 
 
 def test_order_of_precedence_and_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("width = 16\nseed = 3\nbetas = [0.5, 0.9]\n")
-    core, own = resolve(Own, "own", {"seed": "4"}, file)
-    assert (core.seed, own.width, own.betas, core.batch_size) == (4, 16, (0.5, 0.9), 128)
-    file.write_text(to_toml(core, own))
-    assert resolve(Own, "own", {}, file) == (core, own)
+    core, options = resolve(Options, "model", {"seed": "4"}, file)
+    assert (core.seed, options.width, options.betas, core.batch_size) == (4, 16, (0.5, 0.9), 128)
+    file.write_text(to_toml(core, options))
+    assert resolve(Options, "model", {}, file) == (core, options)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("width = ", "a.toml"),
         ("[own]\nwidth = 1", r"without the table \[own\]"),
         ("widht = 1", "did you mean 'width'"),
     ],
 )
-def test_bad_files(tmp_path: Path, text: str, says: str) -> None:
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=says):
-        resolve(Own, "own", {}, file)
+    with pytest.raises(ConfigError, match=message):
+        resolve(Options, "model", {}, file)
 
 
 def test_a_field_may_not_shadow_a_core_option() -> None:

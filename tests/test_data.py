@@ -81,8 +81,9 @@ def test_what_a_short_training_does_not_need_is_not_imported(fake_mnist: Path) -
     code = (
         "import sys\nfrom genkit.cli.main import main\n"
         f"main({[*arguments, '--iterations', '1', '--batch-size', '4', '--out', 'run']!r})\n"
-        "heavy = {'torchvision', 'matplotlib', 'torchmetrics', 'jinja2', 'sklearn'} & set(sys.modules)\n"
-        "assert 'torch' in sys.modules and not heavy, heavy"
+        "heavy = {'torchvision', 'matplotlib', 'torchmetrics', 'jinja2', 'sklearn'}\n"
+        "loaded = heavy & set(sys.modules)\n"
+        "assert 'torch' in sys.modules and not loaded, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -116,7 +117,7 @@ def test_absent_data_without_network(tmp_path: Path, no_network: None) -> None:
         load("mnist", tmp_path)
 
 
-def test_preferred_falls_through_and_says_so(tmp_path: Path, no_network: None) -> None:
+def test_preferred_falls_back_with_a_notice(tmp_path: Path, no_network: None) -> None:
     notices: list[str] = []
     name, data = load_preferred(
         discover(), ("mnist", "digits"), DataRequest(tmp_path), notices.append
@@ -134,7 +135,7 @@ def test_a_network_that_never_answers_is_noticed(
 ) -> None:
     import threading
 
-    monkeypatch.setattr(datasets, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(datasets, "CONNECT_TIMEOUT_SECONDS", 0.05)
     hung = threading.Event()
     monkeypatch.setattr(datasets, "_connect", lambda address: hung.wait(5))
     with pytest.raises(DataUnavailableError, match="no answer within"):
@@ -237,13 +238,13 @@ def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
-        ({"classes": 2}, "labels from here go from 0 to 2, not 0 to classes - 1"),
+        ({"classes": 2}, "labels from here go from 0 to 2, not 0 to 1"),
         ({"classes": None}, "give classes and labels for both splits, or neither"),
         (
             {"test": Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long())},
-            "are of another shape",
+            "held-out images from here are",
         ),
         (
             {"test": Split(torch.zeros(4, 1, 4, 5, dtype=torch.uint8))},
@@ -251,7 +252,9 @@ def test_no_dataset_unpickles(fake_mnist: Path, monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(changes: dict[str, object], says: str) -> None:
+def test_parts_that_do_not_fit_together_are_refused(
+    changes: dict[str, object], message: str
+) -> None:
     images, labels = torch.zeros(6, 1, 4, 5, dtype=torch.uint8), torch.arange(6) % 3
     right = {
         "train": Split(images, labels),
@@ -260,7 +263,7 @@ def test_parts_that_do_not_fit_together_are_refused(changes: dict[str, object], 
         "classes": 3,
     }
     assert genkit.ImageData(**right).spec.classes == 3
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         genkit.ImageData(**{**right, **changes})
 
 
@@ -277,14 +280,14 @@ def test_a_folder_of_any_size_is_mapped_from_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same images, of which the system keeps in memory what is in use; the file has no name."""
-    from genkit_plugins import datasets
+    from genkit_plugins import folder_dataset
 
     (tmp_path / "pictures").mkdir()
     for number in range(23):
         pixels = np.full((5, 4, 3), number, np.uint8)
         Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number:02}.png")
     in_memory = load(f"folder:{tmp_path / 'pictures'}", tmp_path)
-    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(folder_dataset, "MAX_MEMORY_BYTES", 100)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
@@ -306,13 +309,13 @@ def test_a_folder_of_any_size_is_mapped_from_a_file(
     mapped.train.images[0] = 7  # a copy of the page, as for images in memory
 
 
-def test_a_full_disk_says_where_room_is_needed(
+def test_a_full_disk_names_the_folder_that_needs_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genkit_plugins import datasets
+    from genkit_plugins import folder_dataset
 
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(datasets, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(folder_dataset, "MAX_MEMORY_BYTES", 0)
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")

@@ -22,7 +22,7 @@ def good(model: str = 'Model("extra", "one more", "json:dumps")', extra: str = "
     return GOOD.format(model=model, extra=extra)
 
 
-BROKEN = {  # distribution → source of its module, state, and what the doctor says of it
+BROKEN = {  # distribution → source of its module, state, and reason that the doctor gives
     "raises": ("raise RuntimeError('no luck')", "broken", "RuntimeError: no luck"),
     "exits": ("raise SystemExit(3)", "broken", "SystemExit: 3"),
     "lacks": ("import not_there_at_all", "broken", "not_there_at_all"),
@@ -105,7 +105,7 @@ def test_doctor_names_all_of_them(site: Path) -> None:
     assert "RuntimeError: no luck" in rows["raises"]["traceback"][-1]
 
 
-def test_doctor_tells_of_commands(site: Path) -> None:
+def test_doctor_diagnoses_commands(site: Path) -> None:
     info = site / "plugin_raises-1.0.dist-info" / "entry_points.txt"
     info.write_text(
         "[genkit.commands]\nclass = click:Command\nbad = not_there:x\nnone = json:dumps\n"
@@ -119,7 +119,7 @@ def test_doctor_tells_of_commands(site: Path) -> None:
     assert rows["command class"]["reason"] == "click:Command is no click command"
 
 
-def test_doctor_tells_of_disabled_plugins_and_is_content(
+def test_doctor_lists_disabled_plugins_and_succeeds(
     capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
     monkeypatch.setenv("GENKIT_PLUGINS", "none")

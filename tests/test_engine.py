@@ -31,7 +31,7 @@ from genkit.testing.subject import differing, tensors
 from genkit.training.session import Training
 from tests.conftest import training_of
 
-BUILTINS = [registered.entry.name for registered in discover().own(Model)]
+BUILTINS = [registered.entry.name for registered in discover().builtin(Model)]
 OPTIONS = TrainOptions(batch_size=4, log_interval=50)
 EAGER = OPTIONS.model_copy(update={"engine": "eager"})
 

@@ -17,7 +17,8 @@ from genkit.data.datasets import DataRequest, Split, from_images, load_dataset
 from genkit.data.images import from_uint8
 from genkit.evaluation import extractor, measure
 from genkit.hookspecs import Dataset, Metric
-from genkit.plugins.registry import Plugin, Registered, discover
+from genkit.plugins.plugin import Plugin
+from genkit.plugins.registry import Registered, discover
 from tests.conftest import TinyGAN
 
 QUIET = {"progress": False, "device": "cpu", "threads": 1}

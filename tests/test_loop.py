@@ -12,7 +12,7 @@ import genkit
 from genkit.callback import Callback
 from genkit.errors import DataError, GenkitError, RunError, UsageError
 from genkit.report.plotting import draw_curves
-from genkit.storage import checkpoint
+from genkit.storage import checkpoint, lock
 
 OPTIONS = {
     "batch_size": 4,
@@ -220,12 +220,10 @@ def test_wrong_metrics_are_refused(tiny, images: Tensor, metrics: dict[str, Tens
 
 
 def test_automatic_folders_never_collide(tiny, images: Tensor) -> None:
-    from genkit.storage.folder import RunFolder
-
     with (
-        RunFolder.claim(None, "a") as first,
-        RunFolder.claim(None, "a") as second,
-        RunFolder.claim(None, "b") as third,
+        lock.claim(None, "a") as first,
+        lock.claim(None, "a") as second,
+        lock.claim(None, "b") as third,
     ):
         assert first.path != second.path
         assert third.path.name == "0003-b"

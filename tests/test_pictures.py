@@ -1,6 +1,4 @@
-"""Pictures of what a run has learned: the walk between latents, the map of codes, the manifold, the
-animation.
-"""
+"""Pictures of what a run has learned: interpolation, latent map, manifold and animation."""
 
 import io
 import json
@@ -24,6 +22,7 @@ from genkit.data import images as pixels
 from genkit.evaluation import latents
 from genkit.evaluation.latents import slerp, survey
 from genkit.report import pictures
+from genkit.report.pictures import animation
 from genkit.rng import Rng
 
 from .conftest import TinyGAN, TinyGenerator
@@ -170,14 +169,16 @@ def modes(module: torch.nn.Module) -> list[bool]:
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5), (3, 5, 8)], ids=str)
-def test_the_ends_of_a_walk_are_the_samples_bit_for_bit(shape: tuple[int, int, int]) -> None:
+def test_the_ends_of_an_interpolation_are_the_samples_bit_for_bit(
+    shape: tuple[int, int, int],
+) -> None:
     data = torch.randint(
         0, 256, (20, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
     run = genkit.train(TinyGAN, dataset=data, **OPTIONS)
     run.trainer.generator.layer.eval()  # a frozen part keeps its own mode
     before = modes(run.trainer)
-    found = pictures.walk(run, pairs=3, steps=5, seed=7)
+    found = pictures.interpolate(run, pairs=3, steps=5, seed=7)
     assert modes(run.trainer) == before
     assert not found.images.requires_grad
     assert found.spherical
@@ -189,7 +190,7 @@ def test_the_ends_of_a_walk_are_the_samples_bit_for_bit(shape: tuple[int, int, i
     # And in the picture each pixel is the sheet's.
     sheet = np.asarray(pixels.grid(found.images.flatten(0, 1), columns=5))
     sheet = np.repeat(sheet[..., None], 3, axis=2) if sheet.ndim == 2 else sheet
-    assert contains(decoded(pictures.interpolation_png(run, 3, 5, 7)), sheet)
+    assert contains(decoded(pictures.render_interpolation(run, 3, 5, 7)), sheet)
 
 
 def test_two_runs_of_the_commands_give_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,11 +218,11 @@ def test_a_settings_file_of_the_user_changes_no_picture(
     images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = genkit.train(TinyGAN, dataset=images, **OPTIONS)
-    plain = pictures.interpolation_png(run)
+    plain = pictures.render_interpolation(run)
     with matplotlib.rc_context(
         {"font.size": 30, "axes.facecolor": "red", "image.interpolation": "bicubic"}
     ):
-        assert pictures.interpolation_png(run) == plain
+        assert pictures.render_interpolation(run) == plain
         assert matplotlib.rcParams["font.size"] == 30
 
 
@@ -277,7 +278,7 @@ class Uniform(TinyGAN):
 
 def test_the_way_is_straight_where_the_prior_is_not_gaussian(images: Tensor) -> None:
     run = genkit.train(Uniform, dataset=images, **OPTIONS)
-    found = pictures.walk(run, pairs=4, steps=3)
+    found = pictures.interpolate(run, pairs=4, steps=3)
     codes = run.trainer.generator.prior(8, Rng(0, "samples"))
     assert not found.spherical
     with torch.no_grad():
@@ -292,7 +293,7 @@ def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
     seen = run.trainer.generator.decoded
     for labels, expected in ((None, [0, 1, 2, 3, 0]), ([3, 3, 1, 1, 0], [3, 3, 1, 1, 0])):
         seen.clear()
-        found = pictures.walk(run, pairs=5, steps=4, labels=labels)
+        found = pictures.interpolate(run, pairs=5, steps=4, labels=labels)
         assert found.labels is not None
         assert found.labels.tolist() == expected
         assert found.spherical
@@ -302,9 +303,9 @@ def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
         assert len(between) == 2
         for codes in between:
             assert torch.equal(codes[:, 3:], hot)
-    assert pictures.interpolation_png(run, 5, 3).startswith(b"\x89PNG")
+    assert pictures.render_interpolation(run, 5, 3).startswith(b"\x89PNG")
     with pytest.raises(genkit.UsageError, match="labels have to be 2 whole numbers from 0 to 3"):
-        pictures.walk(run, pairs=2, labels=[4, 0])
+        pictures.interpolate(run, pairs=2, labels=[4, 0])
 
 
 @pytest.mark.parametrize(
@@ -313,9 +314,9 @@ def test_both_ends_of_a_pair_have_one_label(images: Tensor) -> None:
         (
             ("interpolate", "run", "--pairs", "999999999"),
             2,
-            "make no picture to look at: ask for fewer",
+            "do not fit in one picture: ask for fewer",
         ),
-        (("interpolate", "run", "--steps", "9999"), 2, "make no picture to look at: ask for fewer"),
+        (("interpolate", "run", "--steps", "9999"), 2, "do not fit in one picture: ask for fewer"),
         (("interpolate", "run", "--steps", "1"), 2, "--steps"),
         (("interpolate", "run", "--labels", "1,2"), 2, "learns without labels"),
         (("interpolate", "run", "--labels", "x"), 2, "no list of whole numbers"),
@@ -345,22 +346,22 @@ def test_what_cannot_be_drawn_is_one_line(
 def test_a_map_is_the_same_every_time(model: str, method: str) -> None:
     run = genkit.train(model, dataset="digits", latent_dim=5, hidden_dim=8, **OPTIONS)
     before = modes(run.trainer)
-    first = pictures.latent_map_png(run, method, count=60, seed=1)
+    first = pictures.render_latent_map(run, method, count=60, seed=1)
     assert modes(run.trainer) == before
-    assert pictures.latent_map_png(run, method, count=60, seed=1) == first
-    assert pictures.latent_map_png(run, method, count=60, seed=2) != first
+    assert pictures.render_latent_map(run, method, count=60, seed=1) == first
+    assert pictures.render_latent_map(run, method, count=60, seed=2) != first
 
 
 def test_codes_are_the_posterior_means_of_held_out_images() -> None:
     run = genkit.train("vae", dataset="digits", hidden_dim=8, **OPTIONS)
-    codes, labels = pictures.held_out_codes(run, count=10**6)
+    codes, labels = pictures.encode_held_out(run, count=10**6)
     test = run.data().test
     assert labels is not None
     assert torch.equal(labels, test.labels)
     with torch.no_grad():
         means = run.trainer.encoder(pixels.from_uint8(test.images)).mean
     assert torch.allclose(codes, means, atol=1e-5)
-    some, _ = pictures.held_out_codes(run, count=30, seed=1)
+    some, _ = pictures.encode_held_out(run, count=30, seed=1)
     assert len(some) == 30
     assert all((codes - code).abs().sum(1).min() < 1e-4 for code in some)
 
@@ -373,9 +374,9 @@ def test_a_map_without_labels_has_one_colour() -> None:
             f"photos/{number:02}.png"
         )
     run = genkit.train("ae", dataset="folder:photos", latent_dim=3, hidden_dim=4, **OPTIONS)
-    picture = decoded(pictures.latent_map_png(run))
+    picture = decoded(pictures.render_latent_map(run))
     labelled = genkit.train("ae", dataset="digits", latent_dim=3, hidden_dim=4, **OPTIONS)
-    colours = [_hues(picture), _hues(decoded(pictures.latent_map_png(labelled, count=200)))]
+    colours = [_hues(picture), _hues(decoded(pictures.render_latent_map(labelled, count=200)))]
     assert colours[0] <= 2 < 5 < colours[1]
 
 
@@ -428,7 +429,7 @@ def test_codes_that_make_no_map_are_one_line(
     )  # it is in memory
     monkeypatch.setattr(Odd, "result", staticmethod(result), raising=False)
     with pytest.raises(error, match=says):
-        pictures.latent_map_png(run, count=20)
+        pictures.render_latent_map(run, count=20)
 
 
 def test_the_manifold_runs_right_and_up(images: Tensor) -> None:
@@ -453,7 +454,7 @@ def test_the_manifold_runs_right_and_up(images: Tensor) -> None:
     expected = torch.tensor(levels).flatten()[:, None, None, None].expand(-1, 1, 6, 5)
     sheet = np.asarray(pixels.grid(expected, columns=3))
     assert contains(
-        decoded(pictures.manifold_png(run, side=3)), np.repeat(sheet[..., None], 3, axis=2)
+        decoded(pictures.render_manifold(run, side=3)), np.repeat(sheet[..., None], 3, axis=2)
     )
 
 
@@ -461,7 +462,7 @@ def test_a_manifold_needs_two_numbers(images: Tensor) -> None:
     run = genkit.train(TinyGAN, dataset=images, **OPTIONS)
     assert not pictures.has_manifold(run)
     with pytest.raises(genkit.UsageError, match="needs two numbers"):
-        pictures.manifold(run)
+        pictures.draw_manifold(run)
 
 
 # --- the animation
@@ -475,27 +476,25 @@ def run(images: Tensor) -> genkit.Run:
 def test_an_animation_has_a_frame_for_each_grid_and_stays_at_the_end(run: genkit.Run) -> None:
     grids = run.folder.all_samples()
     assert [path.name for path in grids] == [f"{step:09}.png" for step in (2, 4, 6, 8)]
-    with Image.open(pictures.animation(run, fps=5)) as animation:
-        assert animation.format == "GIF"
-        assert animation.info["loop"] == 0
+    with Image.open(pictures.draw_animation(run, fps=5)) as movie:
+        assert movie.format == "GIF"
+        assert movie.info["loop"] == 0
         durations = []
         for number, path in enumerate(grids):
-            animation.seek(number)
-            durations.append(animation.info["duration"])
+            movie.seek(number)
+            durations.append(movie.info["duration"])
             with Image.open(path) as grid:
-                assert contains(
-                    np.asarray(animation.convert("RGB")), np.asarray(grid.convert("RGB"))
-                )
-        assert animation.n_frames == len(grids)
+                assert contains(np.asarray(movie.convert("RGB")), np.asarray(grid.convert("RGB")))
+        assert movie.n_frames == len(grids)
     assert durations == [200, 200, 200, 2200]
 
 
 def test_many_grids_are_thinned_and_large_ones_shrunk(
     run: genkit.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "MAX_FRAMES", 3)
-    monkeypatch.setattr(pictures, "FRAME_SIDE", 100)
-    notes, sheets = zip(*pictures._frames(run), strict=True)
+    monkeypatch.setattr(animation, "MAX_FRAMES", 3)
+    monkeypatch.setattr(animation, "FRAME_SIDE", 100)
+    notes, sheets = zip(*animation._read_frames(run), strict=True)
     assert [note.split(",")[0] for note in notes] == ["step 2", "step 6", "step 8"]
     assert max(sheets[0].shape) == 100
 
@@ -530,13 +529,13 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "garbage": (lambda path: path.write_bytes(b"\x1b[2J" * 50), "no sample grid"),
     "a GIF": (lambda path: Image.new("L", (9, 9)).save(path, format="GIF"), "no sample grid"),
     "empty": (lambda path: path.write_bytes(b""), "no sample grid"),
-    "huge file": (lambda path: os.truncate(path, 2**33), "at most"),
+    "huge file": (lambda path: os.truncate(path, 2**33), "more than the limit"),
     "other size": (lambda path: _save(path, (50, 40)), "grids of one run are of one size"),
     "other colours": (
         lambda path: _save(path, Image.open(path).size, "RGB"),
         "grids of one run are of one size",
     ),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "no plain file"),
+    "folder": (lambda path: (path.unlink(), path.mkdir()), "not a regular file"),
     "link": (
         lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
         "leads out of the run folder",
@@ -616,8 +615,8 @@ def test_hostile_names_in_the_titles(name: str) -> None:
     Path("run/run.json").write_text(json.dumps(content))
     run = genkit.load("run")
     for picture in (
-        pictures.interpolation_png(run, 2, 3),
-        pictures.manifold_png(run, 3),
-        pictures.animation_gif(run),
+        pictures.render_interpolation(run, 2, 3),
+        pictures.render_manifold(run, 3),
+        pictures.render_gif(run),
     ):
         assert decoded(picture).std() > 0

@@ -164,7 +164,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
 
 
 def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
-    """Every operation that a plan lets write into given memory, called in the ways that there are."""
+    """Every operation that a plan lets write into given memory, called in each of its forms."""
     f, aten, one = nn.functional, torch.ops.aten, 0.7
     unary = (
         "neg",
@@ -704,7 +704,8 @@ def test_an_optimizer_that_is_first_stepped_later(tiny, images: Tensor) -> None:
     )
     engine.run(3)
     assert describe_engine(engine) == (
-        "eager (the step cannot be captured: optimizer/discriminator/0/exp_avg appears after the first step)"
+        "eager (the step cannot be captured: optimizer/discriminator/0/exp_avg appears "
+        "after the first step)"
     )
     assert int(engine.trainer.iteration) == 3
     engine.run(4)

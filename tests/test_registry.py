@@ -7,7 +7,8 @@ import pytest
 
 from genkit.errors import PluginError, UnknownNameError
 from genkit.hookspecs import Dataset, Model
-from genkit.plugins.registry import PluginWarning, discover
+from genkit.plugins.plugin import PluginWarning
+from genkit.plugins.registry import discover
 
 GOOD = """
 from genkit import Model, hookimpl
@@ -107,7 +108,7 @@ def test_a_target_that_does_not_exist_is_one_line(install) -> None:
         discover().find(Model, "dangling").target()
 
 
-def test_a_typo_in_the_allow_list_is_said(install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_typo_in_the_allow_list_is_a_warning(install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("third-party-3", GOOD.format(model="extra", module="third_party_3"))
     monkeypatch.setenv("GENKIT_PLUGINS", "thrid-party-3")
     with pytest.warns(
@@ -143,7 +144,7 @@ def test_a_distribution_that_is_found_twice_counts_once(
     assert discover().find(Model, "twice").entry.name == "twice"
 
 
-def test_a_qualified_name_imports_its_own_distribution_only(install) -> None:
+def test_a_qualified_name_imports_one_distribution_only(install) -> None:
     install("wanted", GOOD.format(model="same", module="wanted"))
     module = install("unwanted", "raise RuntimeError('imported')")
     assert discover().find(Model, "wanted/same").entry.name == "same"

@@ -18,10 +18,13 @@ from PIL import Image
 import genkit
 from genkit.cli.main import main
 from genkit.errors import GenkitError, RunError, UsageError
-from genkit.report import charts, embedding, html as pages
-from genkit.report.comparison import compare
-from genkit.report.summary import find, shortened, summarise
-from genkit.storage.folder import RunFolder
+from genkit.report import charts, embedding, html as pages, reproduction
+from genkit.report.comparison import compare_runs
+from genkit.report.run_report import make_report
+from genkit.report.summary import find_runs, shorten_dataset, summarise
+from genkit.storage import lock
+from genkit.storage.folder import EVALUATION, RunFolder
+from genkit.training.recorder import merge_json
 from tests.conftest import TinyGAN
 from tests.pages import check_page
 
@@ -65,11 +68,11 @@ def test_a_report_says_what_was_trained_and_how_to_do_it_again(gan: genkit.Run) 
 
 
 def test_the_command_of_another_plugin_and_of_odd_values_is_quoted() -> None:
-    assert pages._flag("keep_all", False) == ["--no-keep-all"]
-    assert pages._flag("betas", [0.5, 0.9]) == ["--betas", "0.5,0.9"]
-    assert pages._flag("out", None) == []
-    assert pages._qualified("dcgan", "genkit-dcgan") == "genkit-dcgan/dcgan"
-    assert pages._qualified("vae", "genkit-torch") == "vae"
+    assert reproduction.to_arguments("keep_all", False) == ["--no-keep-all"]
+    assert reproduction.to_arguments("betas", [0.5, 0.9]) == ["--betas", "0.5,0.9"]
+    assert reproduction.to_arguments("out", None) == []
+    assert reproduction.qualify("dcgan", "genkit-dcgan") == "genkit-dcgan/dcgan"
+    assert reproduction.qualify("vae", "genkit-torch") == "vae"
 
 
 def test_what_cannot_be_shown_is_named_with_its_reason(gan: genkit.Run) -> None:
@@ -106,7 +109,7 @@ def test_grids_are_thinned_out_and_bad_ones_left_out(gan: genkit.Run, tmp_path: 
     html = page_of(gan)
     assert html.count('class="grid"') == embedding.MAX_GRIDS - 2 + 1
     assert "20 of 64 grids, evenly chosen." in html
-    assert "no picture that can be read" in html
+    assert "not a PNG image that can be read" in html
     assert "leads out of the run folder" in html
 
 
@@ -119,9 +122,9 @@ def test_a_large_picture_is_made_smaller_and_a_huge_one_refused() -> None:
     assert len(found.base64) < 60_000 * 1.34 + 4
     buffer = io.BytesIO()
     Image.new("1", (8000, 8000)).save(buffer, format="PNG")
-    with pytest.raises(RunError, match="too many"):
+    with pytest.raises(RunError, match="pixels, more than"):
         embedding.embed(buffer.getvalue(), 512, 60_000, "x")
-    with pytest.raises(RunError, match="no picture"):
+    with pytest.raises(RunError, match="not a PNG image"):
         embedding.embed(b"GIF89a", 512, 60_000, "x")
 
 
@@ -152,7 +155,7 @@ def test_hostile_names_are_shown_and_do_nothing(gan: genkit.Run) -> None:
     check_page(html, HOSTILE)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "{{ 7*7 }}" in html
-    path = pages.write_comparison(compare([gan.path, gan.path]), Path("both.html"))
+    path = pages.write_comparison(compare_runs([gan.path, gan.path]), Path("both.html"))
     check_page(path.read_text(encoding="utf-8"), HOSTILE)
 
 
@@ -184,7 +187,7 @@ def test_figures_stand_with_what_they_rest_on(gan: genkit.Run) -> None:
         "12.5",
         "0.75",
         "step 8, N = 5,000, 4,000 held out, seed 3",
-        "lenet 0123456789ab (99.1% accurate)",
+        "lenet 0123456789ab (99.10% accurate)",
     ):
         assert f"<td>{text}</td>" in row
     assert "odd" not in html
@@ -193,9 +196,9 @@ def test_figures_stand_with_what_they_rest_on(gan: genkit.Run) -> None:
 
 def test_charts_are_bounded_and_take_any_finite_number() -> None:
     rows = [{"step": step, "loss": float(step % 7)} for step in range(1, 100_001)]
-    (chart,) = charts.charts(rows)
+    (chart,) = charts.make_charts(rows)
     assert chart.lines[0].path.count("L") <= charts.MAX_POINTS
-    thinned = [y for _, y in charts.thinned(rows, "loss")]
+    thinned = [y for _, y in charts.thin(rows, "loss")]
     assert sum(thinned) / len(thinned) == pytest.approx(3, abs=0.01)
     for values in (
         [0.0, 0.0],
@@ -204,14 +207,14 @@ def test_charts_are_bounded_and_take_any_finite_number() -> None:
         [1e300, 1e300 * (1 + 1e-15)],
         [-3.0, 1e9],
     ):
-        (chart,) = charts.charts([{"step": n, "x": v} for n, v in enumerate(values)])
+        (chart,) = charts.make_charts([{"step": n, "x": v} for n, v in enumerate(values)])
         assert 2 <= len(chart.y_ticks) < 10
         assert "nan" not in chart.lines[0].path
         assert "inf" not in chart.lines[0].path
-    with pytest.raises(RunError, match="no figures"):
-        charts.charts([{"step": 1}, {"step": 2}])
+    with pytest.raises(RunError, match="no metrics"):
+        charts.make_charts([{"step": 1}, {"step": 2}])
     with pytest.raises(RunError, match="a curve needs 2 rows"):
-        charts.charts([{"step": 1, "loss": 1.0}])
+        charts.make_charts([{"step": 1, "loss": 1.0}])
 
 
 def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
@@ -249,7 +252,7 @@ def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
         (["gan", "nowhere"], "nowhere is no run folder"),
     ):
         with pytest.raises(GenkitError, match=says):
-            compare([Path(path) for path in wrong])
+            compare_runs([Path(path) for path in wrong])
 
 
 class Fails(TinyGAN):
@@ -273,9 +276,9 @@ def test_states_of_runs(
     (parent / "d" / "run.json").write_text("{}")
     (parent / "e").mkdir()
     (parent / "f.txt").touch()
-    with finished.folder.exclusive():
+    with lock.hold(finished.folder):
         assert summarise(finished.path).state == "running"
-    found = {run.path.name: run for run in find(parent)}
+    found = {run.path.name: run for run in find_runs(parent)}
     assert {name: run.state for name, run in found.items()} == {
         "a": "finished",
         "b": "failed",
@@ -296,7 +299,7 @@ def test_states_of_runs(
         "damaged",
     ]
     with pytest.raises(GenkitError, match="No such file"):
-        find(parent / "nowhere")
+        find_runs(parent / "nowhere")
 
 
 def test_resuming_forgets_the_failure(images: torch.Tensor) -> None:
@@ -312,9 +315,12 @@ def test_asking_for_the_state_keeps_no_one_from_training(gan: genkit.Run) -> Non
 
     with (gan.path / ".lock").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        code = "import sys, genkit.storage.folder as f, pathlib\nwith f.RunFolder(pathlib.Path('gan')).exclusive(): print('in')"
+        code = (
+            "from pathlib import Path\nfrom genkit.storage.folder import RunFolder\n"
+            "from genkit.storage import lock\nwith lock.hold(RunFolder(Path('gan'))): print('in')"
+        )
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert gan.folder.in_use() is False  # two may ask at once
+        assert lock.is_held(gan.folder) is False  # two may ask at once
         time.sleep(0.05)
         fcntl.flock(file, fcntl.LOCK_UN)
         assert process.communicate()[0] == "in\n"
@@ -328,12 +334,12 @@ def test_damaged_files_make_one_row_and_no_traceback(
     gan: genkit.Run, name: str, content: str
 ) -> None:
     (gan.path / name).write_text(content + "\n")
-    (row,) = find(gan.path.parent)
+    (row,) = find_runs(gan.path.parent)
     assert row.state in ("damaged", "finished", "interrupted")
     if row.state == "damaged":
         assert row.reason
         with pytest.raises(GenkitError):
-            pages.make_report(genkit.load(gan.path))
+            make_report(genkit.load(gan.path))
 
 
 def test_a_hundred_runs_are_listed_without_torch(gan: genkit.Run) -> None:
@@ -343,7 +349,10 @@ def test_a_hundred_runs_are_listed_without_torch(gan: genkit.Run) -> None:
         folder.mkdir(parents=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    code = "import sys; from genkit.cli.main import main; main(['runs']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from genkit.cli.main import main\n"
+        "main(['runs']); sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ
     )
@@ -384,14 +393,15 @@ def test_a_page_does_not_say_where_things_are(tmp_path: Path) -> None:
     html = page_of(genkit.train("simple-gan", dataset=f"folder:{pictures}", **options))
     assert "secret" not in html
     assert "folder:mine" in html
-    assert shortened("folder:C:\\secret\\mine") == "folder:mine"
-    assert shortened("mnist") == "mnist"
+    assert shorten_dataset("folder:C:\\secret\\mine") == "folder:mine"
+    assert shorten_dataset("mnist") == "mnist"
 
 
 def test_a_metric_of_many_figures_does_not_flood_the_page(gan: genkit.Run) -> None:
     figures = {f"dimension_{number}": 1.0 for number in range(30)}
-    gan.record(
-        "evaluation.json",
+    merge_json(
+        gan.folder,
+        EVALUATION,
         {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}},
     )
     html = page_of(gan)

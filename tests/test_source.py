@@ -14,8 +14,8 @@ import genkit
 ROOT = Path(__file__).resolve().parent.parent
 
 ROOMS = """
-__main__; cli; testing; api; report; training; evaluation; engines run; run_info; data; models storage;
-interfaces; updates; plugins; config hookspecs callback rng processes; errors
+__main__; cli; testing; api; report; training; evaluation; engines run; run_info; data;
+models storage; interfaces; updates; plugins; config hookspecs callback rng processes; errors
 """
 """From the top down: a room imports only from rooms behind a later semicolon, or within itself."""
 

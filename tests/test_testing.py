@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import genkit
 from genkit.data.datasets import DataRequest, ImageData, Split
 from genkit.hookspecs import Dataset, Metric, Model
-from genkit.plugins.registry import Plugin, Registered, discover
+from genkit.plugins.plugin import Plugin
+from genkit.plugins.registry import Registered, discover
 from genkit.testing import (
     CHECKS,
     check_dataset,
@@ -795,7 +796,7 @@ def test_every_check_of_datasets_and_metrics_is_failed_by_one_of_them() -> None:
     ("name", "kind"),
     [
         ("digits", Dataset),
-        *((r.entry.name, Metric) for r in discover().own(Metric) if r.entry.name != "fid"),
+        *((r.entry.name, Metric) for r in discover().builtin(Metric) if r.entry.name != "fid"),
     ],
 )
 def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:

@@ -1,5 +1,5 @@
-"""The command line: thin. It parses, calls :mod:`genkit.api` and prints; commands are imported when
-they are used.
+"""The command line. It parses, calls :mod:`genkit.api` and prints. A command is imported when it is
+called.
 """
 
 import importlib
@@ -20,76 +20,58 @@ from ..errors import (
     printable,
 )
 from ..plugins.registry import PluginCommand, discover_commands
-from .output import say
-
-COMMANDS = {
-    "train": "Train a model.",
-    "resume": "Go on with a run.",
-    "sample": "Draw images from a run.",
-    "reconstruct": "Show held-out images above their reconstructions.",
-    "evaluate": "Measure a run's samples by metrics.",
-    "plot": "Draw the curves of a run.",
-    "interpolate": "Show the walk between latents of a run.",
-    "latent": "Map the latent codes of held-out images.",
-    "animate": "Show the training of a run as GIF or MP4.",
-    "report": "Write a run's report: one HTML file.",
-    "compare": "Set runs side by side.",
-    "runs": "List the runs in a folder, with state and last losses.",
-    "check": "Check a model, dataset or metric against the contract.",
-    "new-plugin": "Write a small plugin package to begin with.",
-    "doctor": "Say what is installed, what is broken and why.",
-    "models": "List the models.",
-    "datasets": "List the datasets.",
-    "metrics": "List the metrics.",
-    "callbacks": "List the callbacks.",
-    "plugins": "List the plugins.",
-}
-"""Name and help of each command; its code is in the module of its name and is not imported to list
-it.
-"""
+from .commands import COMMANDS, SECTIONS, visible_commands
+from .output import print_line
 
 
-_LISTINGS = ("models", "datasets", "metrics", "callbacks", "plugins")
-
-
-class _Lazy(click.Group):
-    """genkit's own commands, and those of plugins; each is imported when it is called."""
+class _LazyGroup(click.Group):
+    """genkit's own commands, and those of plugins. Each is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *(shown for shown, _ in _plugin_commands())]
+        return [*visible_commands(), *(shown for shown, _ in _plugin_commands())]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         if name not in COMMANDS:
-            return _load(name)
-        attribute = name.replace("-", "_")
-        module = "listing" if name in _LISTINGS else attribute
+            return _load_plugin_command(name)
+        module, _, attribute = COMMANDS[name].target.partition(":")
         command = getattr(importlib.import_module(f".{module}", __package__), attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        commands = visible_commands()
+        width = max(map(len, commands))
+        for section in SECTIONS:
+            shown = [
+                (name.ljust(width), entry.summary)
+                for name, entry in commands.items()
+                if entry.section == section
+            ]
+            if shown:
+                with formatter.section(section):
+                    formatter.write_dl(shown)
         if theirs := _plugin_commands():
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(
                     [
-                        (shown, printable(f"of {command.distribution} {command.version}"))
-                        for shown, command in theirs
+                        (name, printable(f"of {command.distribution} {command.version}"))
+                        for name, command in theirs
                     ]
                 )
 
 
 def _plugin_commands() -> list[tuple[str, PluginCommand]]:
-    """How each is called, and the command: by its bare name where that is free, else
+    """What to type for each, and the command: its name where no other command has it, else
     ``distribution/name``.
     """
     found = discover_commands()
-    bare = [*COMMANDS, *(command.name for command in found)]
-    return [(c.name if bare.count(c.name) == 1 else f"{c.distribution}/{c.name}", c) for c in found]
+    names = [*COMMANDS, *(command.name for command in found)]
+    return [
+        (c.name if names.count(c.name) == 1 else f"{c.distribution}/{c.name}", c) for c in found
+    ]
 
 
-def _load(name: str) -> click.Command:
+def _load_plugin_command(name: str) -> click.Command:
     theirs = _plugin_commands()
     for command in (c for shown, c in theirs if name in (shown, f"{c.distribution}/{c.name}")):
         loaded = command.load()
@@ -101,14 +83,14 @@ def _load(name: str) -> click.Command:
     choices = [shown for shown, c in theirs if c.name == name]
     if choices:
         raise UnknownNameError(
-            f"command {name!r} is provided more than once; say {' or '.join(choices)}"
+            f"command {name!r} is provided more than once; type {' or '.join(choices)}"
         )
     hint = nearest(name, [*COMMANDS, *(shown for shown, _ in theirs)])
     raise UnknownNameError(f"no command {name!r}{hint}; `genkit --help` lists all")
 
 
 @click.group(
-    cls=_Lazy, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_LazyGroup, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(__version__, prog_name="genkit")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -136,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt) as error:
         stop = error if isinstance(error, Interrupted) else error.__cause__
         if isinstance(stop, Interrupted):
-            say(str(stop), error=True)
+            print_line(str(stop), error=True)
             sys.exit(stop.exit_code)
         _fail("interrupted", 130)
     except (GenkitError, OSError, UnicodeError, MemoryError) as error:
@@ -149,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, code: int) -> None:
     line = " ".join(message.split())
-    say(f"error: {line}", error=True)
+    print_line(f"error: {line}", error=True)
     sys.exit(code)
 
 
@@ -162,6 +144,6 @@ def _show_warning(
     line: Any = None,
 ) -> None:
     if issubclass(category, GenkitWarning):
-        say(f"warning: {message}", error=True)
+        print_line(f"warning: {message}", error=True)
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -1,5 +1,6 @@
-"""What commands print for people."""
+"""What commands print for people: lines and tables."""
 
+import io
 from collections.abc import Sequence
 
 import click
@@ -7,24 +8,42 @@ import click
 from ..errors import printable
 
 MAX_CELL = 60
-"""Characters of a table's cell; what is longer ends in ``…``."""
+"""Characters of a cell whose text may come from a stranger's run. A longer one ends in ``…``."""
 
 
-def say(line: object, *, error: bool = False) -> None:
-    """Print one line, on standard error if ``error``; nothing in it can move the cursor or colour
+def print_line(line: object, *, error: bool = False) -> None:
+    """Print one line, on standard error if ``error``. Nothing in it can move the cursor or colour
     the terminal.
     """
     click.echo(printable(str(line)), err=error)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns under their names."""
-    cells = [[_cell(text) for text in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+def print_table(rows: Sequence[Sequence[str]], *, max_cell: int | None = None) -> None:
+    """Print rows in aligned columns, the names of the columns first.
+
+    The text is the same on a terminal and in a pipe: no colour, nothing wrapped, and nothing cut
+    but cells longer than ``max_cell`` characters.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[_shorten(text, max_cell) for text in row] for row in rows]
+    grid = Table.grid(padding=(0, 2))
+    for _ in cells[0]:
+        grid.add_column(no_wrap=True, overflow="ignore")
     for row in cells:
-        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        grid.add_row(*map(Text, row))
+    widest = sum(2 + 2 * max(map(len, column)) for column in zip(*cells, strict=True))
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=widest, color_system=None, force_terminal=False)
+    console.print(grid)
+    for line in buffer.getvalue().removesuffix("\n").split("\n"):
+        print_line(line.rstrip())
 
 
-def _cell(text: str) -> str:
-    shown = printable(text[: MAX_CELL + 1])
-    return shown if len(shown) <= MAX_CELL else shown[: MAX_CELL - 1] + "…"
+def _shorten(text: str, max_cell: int | None) -> str:
+    if max_cell is None:
+        return printable(text)
+    shown = printable(text[: max_cell + 1])
+    return shown if len(shown) <= max_cell else shown[: max_cell - 1] + "…"

@@ -1,5 +1,6 @@
-"""genkit train MODEL: one subcommand a model, with the core's options and the model's own."""
+"""genkit train MODEL, a subcommand for each model with the core's options and its own; resume."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,14 @@ import click
 
 from ..hookspecs import Model
 from ..plugins.registry import discover
-from .options import given, options_of
+from .options import config_options, data_root_option, run_argument, typed
+
+REPLACED = {"--tensorboard": "--callbacks tensorboard"}
+"""Options of earlier versions, and what to type now."""
 
 
-class _Models(click.Group):
-    """The registered models, as commands; a model is imported when it is named."""
+class _ModelGroup(click.Group):
+    """The registered models as commands. A model is imported when it is named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [registered.entry.name for registered in discover().all(Model)]
@@ -24,32 +28,28 @@ class _Models(click.Group):
         trainer = find_trainer(registry, name)
         check_fields(trainer.Config, name)
         summary = registry.find(Model, name).entry.summary
-        board = click.Option(
-            ["--tensorboard"], is_flag=True, help="The same as --callbacks tensorboard."
-        )
-        own = click.Option(
+        config = click.Option(
             ["--config", "config"],
             metavar="FILE",
-            help="TOML file of options; those typed here count more",
+            help="TOML file of options; those typed here override it",
         )
         show = click.Option(
             ["--print-config"],
             is_flag=True,
             help="Print the options as --config reads them, and stop.",
         )
+        core, of_model = config_options(TrainOptions), config_options(trainer.Config)
         return _ModelCommand(
             name,
-            params=[*options_of(TrainOptions), board, own, show, *options_of(trainer.Config)],
+            params=[*core, config, show, *of_model],
             callback=_callback(name),
             help=f"Train {name}: {summary}.",
-            own=list(trainer.Config.model_fields),
+            model_options=list(trainer.Config.model_fields),
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            raise click.UsageError(
-                f"options stand behind the model: genkit train MODEL {args[0]} …", ctx
-            )
+            raise click.UsageError(f"options follow the model: genkit train MODEL {args[0]} …", ctx)
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -58,52 +58,85 @@ class _Models(click.Group):
 
 
 class _ModelCommand(click.Command):
-    """A model's command; its help keeps the model's own options apart from the core's."""
+    """A model's command. Its help shows the model's options before those of every model."""
 
-    def __init__(self, *args: Any, own: list[str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, model_options: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._own = own
+        self._model_options = model_options
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name in REPLACED:
+                hint = [REPLACED[error.option_name]]
+                raise click.NoSuchOption(error.option_name, possibilities=hint, ctx=ctx) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, mine in ((f"Options of {self.name}", True), ("Options of every model", False)):
+        sections = ((f"Options of {self.name}", True), ("Options of every model", False))
+        for title, of_model in sections:
             records = [
-                p.get_help_record(ctx)
-                for p in self.get_params(ctx)
-                if (p.name in self._own) == mine
+                parameter.get_help_record(ctx)
+                for parameter in self.get_params(ctx)
+                if (parameter.name in self._model_options) == of_model
             ]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])
 
 
-def _callback(model: str) -> Any:
-    def run(config: str | None, print_config: bool, tensorboard: bool, **values: Any) -> None:
-        if tensorboard:
-            values["callbacks"] = ",".join(filter(None, (values["callbacks"], "tensorboard")))
+def _callback(model: str) -> Callable[..., None]:
+    def run(config: str | None, print_config: bool, **values: Any) -> None:
         file = Path(config) if config else None
         if print_config:
-            click.echo(_resolved(model, given(values), file), nl=False)
+            click.echo(_resolve_to_toml(model, typed(values), file), nl=False)
             return
         from ..api import train
 
-        train(model, config=file, **given(values))
+        train(model, config=file, **typed(values))
 
     return run
 
 
-def _resolved(model: str, values: dict[str, Any], file: Path | None) -> str:
+def _resolve_to_toml(model: str, values: dict[str, Any], file: Path | None) -> str:
     from ..config import resolve, to_toml
     from ..models import find_trainer
 
-    return f"# genkit train {model} --config THIS_FILE\n" + to_toml(
-        *resolve(find_trainer(discover(), model).Config, model, values, file)
-    )
+    configs = resolve(find_trainer(discover(), model).Config, model, values, file)
+    return f"# genkit train {model} --config THIS_FILE\n" + to_toml(*configs)
 
 
-@click.command(
-    cls=_Models,
-    options_metavar="",
-    subcommand_metavar="MODEL [OPTIONS]",
-    help="Train a model. The last line printed is the run's folder, the one before says where the latest samples are.",
-)
+@click.command(cls=_ModelGroup, options_metavar="", subcommand_metavar="MODEL [OPTIONS]")
 def train() -> None:
-    pass
+    """Train a model. The last line printed is the run's folder, the line before it the path of the
+    latest samples.
+    """
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    help="The total to reach, not the number to add.  [default: the total of the run]",
+)
+@data_root_option
+@click.option("--device", metavar="TEXT", help="Another device than the run was started on.")
+@click.option(
+    "--stop-on-collapse/--no-stop-on-collapse",
+    default=None,
+    help="Replaces the option that the run was started with.",
+)
+def resume(
+    run: Path,
+    iterations: int | None,
+    data_root: Path | None,
+    device: str | None,
+    stop_on_collapse: bool | None,
+) -> None:
+    """Continue the run in the folder RUN from its newest checkpoint, to a total of --iterations."""
+    from .. import api
+
+    api.resume(
+        run, iterations, data_root=data_root, device=device, stop_on_collapse=stop_on_collapse
+    )

@@ -1,16 +1,17 @@
-"""Datasets: images as plugins give them, checked, and found by name."""
+"""Datasets: what a dataset plugin returns, what it is called with, and loading by name."""
 
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import OnBadImage
 from ..errors import (
     ConfigError,
     ContractError,
@@ -23,12 +24,20 @@ from ..hookspecs import Dataset
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
 
+MAX_LISTED_SKIPS = 10
+"""Skipped files that are listed; of the others only the number is shown."""
+
 Notify = Callable[[str], None]
+"""Shows one line to the user."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, and their labels where there are any."""
+    """Images of one split, and their labels, if any.
+
+    Raises:
+        DataError: a tensor of another dtype or shape.
+    """
 
     images: Tensor
     """uint8 ``(N, C, H, W)``."""
@@ -37,9 +46,8 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise DataError(
-                f"images must be uint8 (N, C, H, W), not {self.images.dtype} {tuple(self.images.shape)}"
-            )
+            given = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise DataError(f"images must be uint8 (N, C, H, W), not {given}")
         if self.labels is not None and (
             self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]
         ):
@@ -54,21 +62,23 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A dataset: what a dataset plugin's target returns. Images may be mapped from a file, and are
-    read as needed.
+    """A dataset: what a dataset plugin's target returns.
+
+    Images may be mapped from a file and are then read as needed.
+
+    Raises:
+        DataError: there are no training images, or the splits do not match.
     """
 
     train: Split
     test: Split
     """Held-out images; may be empty."""
     source: str
-    """Where the images came from, for people: a folder, an address, a package."""
+    """Where the images came from, for the reader: a folder, an address, a package."""
     classes: int | None = None
-    """Number of labels, or None without labels."""
+    """Number of classes K; labels are 0 to K - 1. None: there are no labels."""
     argument: str | None = None
-    """The argument that finds the same images from any working directory; None: the one that was
-    given.
-    """
+    """An argument that finds the same images from any working directory; None: the one given."""
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -77,9 +87,8 @@ class ImageData:
             if not len(split):
                 continue
             if split.images.shape[1:] != self.train.images.shape[1:]:
-                raise DataError(
-                    f"the {name} images from {self.source} are of another shape than the training images"
-                )
+                shapes = f"{tuple(split.images.shape[1:])}, not {self.spec.shape}"
+                raise DataError(f"the {name} images from {self.source} are {shapes}")
             if (split.labels is None) != (self.classes is None):
                 raise DataError(
                     f"{self.source}: give classes and labels for both splits, or neither"
@@ -87,18 +96,19 @@ class ImageData:
             if split.labels is not None and self.classes is not None:
                 low, high = int(split.labels.min()), int(split.labels.max())
                 if low < 0 or high >= self.classes:
+                    expected = f"not 0 to {self.classes - 1} (classes - 1)"
                     raise DataError(
-                        f"the {name} labels from {self.source} go from {low} to {high}, not 0 to classes - 1"
+                        f"the {name} labels from {self.source} go from {low} to {high}, {expected}"
                     )
 
     @property
     def spec(self) -> DataSpec:
-        """What a model may know of this dataset."""
+        """Shape of the images and number of classes: what a model is built from."""
         _, channels, height, width = self.train.images.shape
         return DataSpec(channels, height, width, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the training images' shape and pixels, and of their labels."""
+        """SHA-256 of the shape, pixels and labels of the training images."""
         digest = hashlib.sha256(str(tuple(self.train.images.shape)).encode())
         digest.update(self.train.images.contiguous().numpy().data)
         if self.train.labels is not None:
@@ -108,37 +118,32 @@ class ImageData:
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What a dataset is asked for; it is called with this."""
+    """What a dataset's target is called with."""
 
     root: Path
-    """The data root: where downloads go."""
+    """The data root: the folder of downloads."""
     argument: str = ""
     """What follows the colon in ``--dataset NAME:ARGUMENT``."""
-    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    on_bad_image: OnBadImage = "refuse"
+    """What :meth:`bad_image` does."""
     limit: int | None = None
-    """How many images there are in all, where that is known from a run: whoever finds more can
-    stop.
-    """
+    """Number of images of a run whose dataset is read again, else None; with more, stop reading."""
     shape: tuple[int, int, int] | None = None
-    """Their ``(C, H, W)``, where that is known from a run."""
+    """``(C, H, W)`` of the images of such a run, else None."""
     offline: bool = False
-    """Whether nothing may be downloaded or written: what is not there raises
-    :class:`genkit.DataUnavailableError`.
-    """
+    """Download and write nothing; absent images raise :class:`genkit.DataUnavailableError`."""
     skipped: list[str] = field(default_factory=list)
-    """What was passed over, and why; genkit says it to the user."""
+    """Files skipped and why; genkit shows them to the user."""
 
     def bad_image(self, path: Path, reason: str) -> None:
-        """Called for a file that is no image one can use: note it and return, or refuse, as the
-        user has chosen.
+        """Record a file that cannot be used as skipped, or refuse the dataset.
 
         Raises:
-            DataError: the user did not choose ``on_bad_image="skip"``.
+            DataError: ``on_bad_image`` is ``"refuse"``.
         """
         if self.on_bad_image == "refuse":
-            raise DataError(
-                f"{path}: {reason}; mend it, or pass over such files by --on-bad-image skip"
-            )
+            hint = "repair or remove it, or skip such files with --on-bad-image skip"
+            raise DataError(f"{path}: {reason}; {hint}")
         self.skipped.append(f"{path}: {reason}")
 
 
@@ -159,13 +164,19 @@ def cache_folder() -> Path:
 def load_dataset(
     registry: Registry, name: str, request: DataRequest, notify: Notify = lambda line: None
 ) -> ImageData:
-    """The dataset ``name``, or ``name:argument``; the files that were passed over are said through
-    ``notify``.
+    """Load the dataset ``name`` or ``name:argument``.
+
+    Args:
+        registry: the installed plugins.
+        name: the dataset, with its argument behind a colon.
+        request: root and options; the argument is set here.
+        notify: called with a line for each of the first skipped files, and for their number.
 
     Raises:
         UnknownNameError: no plugin provides it.
         DataError: the images are missing, damaged or of the wrong kind.
-        ContractError: the dataset's target gave something else than images.
+        PluginError: the dataset's target failed.
+        ContractError: it did not return :class:`genkit.ImageData`.
     """
     name, _, argument = name.partition(":")
     request = replace(request, argument=argument, skipped=[])
@@ -175,13 +186,14 @@ def load_dataset(
         if not Path(name).is_dir():
             raise
         raise UnknownNameError(
-            f"unknown dataset {name!r}; for the images in that folder say folder:{name}"
+            f"unknown dataset {name!r}; for the images in that folder use folder:{name}"
         ) from None
     with attribute_errors(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):
+        given = type(loaded).__name__
         raise ContractError(
-            f"dataset {name} gave {type(loaded).__name__}, not genkit.ImageData; tell its author"
+            f"dataset {name} gave {given}, not genkit.ImageData; report this to its author"
         )
     for line in request.skipped[:MAX_LISTED_SKIPS]:
         notify(f"skipped {line}")
@@ -191,23 +203,20 @@ def load_dataset(
     return loaded
 
 
-MAX_LISTED_SKIPS = 10
-"""Skipped files that are named one by one."""
-
-
 def load_preferred(
     registry: Registry, names: Sequence[str], request: DataRequest, notify: Notify
 ) -> tuple[str, ImageData]:
-    """The first of ``names`` that is to be had, and its name; whatever was passed over is said
-    through ``notify``.
+    """Load the first available dataset of ``names``; returns its name and its images.
+
+    ``notify`` is called with a line for each dataset that was not available.
 
     Raises:
-        ConfigError: the model prefers no dataset.
-        DataUnavailableError: none of them is to be had.
+        ConfigError: ``names`` is empty.
+        DataUnavailableError: none is available.
     """
     if not names:
         raise ConfigError(
-            "this model prefers no dataset: name one by --dataset (`genkit datasets` lists them)"
+            "this model prefers no dataset: pass --dataset NAME (`genkit datasets` lists them)"
         )
     problems: list[str] = []
     for name in names:
@@ -223,42 +232,35 @@ def load_preferred(
 
 
 def from_images(images: Any) -> ImageData:
-    """A dataset from uint8 images in memory, as a notebook has them; every tenth is held out (of
-    ten or more).
+    """A dataset of uint8 images in memory; every tenth image is held out.
 
     Args:
-        images: a tensor ``(N, H, W)`` or ``(N, C, H, W)``; or whatever numpy makes an array ``(N,
-            H, W)`` or ``(N, H, W, C)`` of, a list of PIL images for one.
+        images: a tensor ``(N, H, W)`` or ``(N, C, H, W)``, or what numpy converts to an array
+            ``(N, H, W)`` or ``(N, H, W, C)``, such as a list of PIL images.
 
     Raises:
-        DataError: not uint8, or another shape.
+        DataError: another dtype or shape.
     """
-    if isinstance(images, Tensor):
-        tensor = images.detach().cpu()
-        tensor = tensor[:, None] if tensor.dim() == 3 else tensor
-    else:
-        try:
-            array = (
-                np.asarray(images)
-                if isinstance(images, np.ndarray)
-                else np.stack([np.asarray(i) for i in images])
-            )
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"images have to be a tensor, an array or a list of images of one size ({error})"
-            ) from None
-        if array.dtype != np.uint8:
-            raise DataError(_NOT_UINT8.format(array.dtype))
-        array = array[..., None] if array.ndim == 3 else array
-        tensor = (
-            torch.from_numpy(np.moveaxis(array, -1, 1).copy())
-            if array.ndim == 4
-            else torch.from_numpy(array.copy())
-        )
+    tensor = images.detach().cpu() if isinstance(images, Tensor) else _from_array(images)
     if tensor.dtype != torch.uint8:
-        raise DataError(_NOT_UINT8.format(tensor.dtype))
+        raise DataError(
+            f"images are {tensor.dtype}, but must be uint8 from 0 to 255: "
+            "for floats in [0, 1], (images * 255).round().to(torch.uint8)"
+        )
+    if tensor.dim() == 3:
+        tensor = tensor[:, None]  # (N, 1, H, W)
     held_out = torch.arange(len(tensor)) % 10 == 9
     return ImageData(Split(tensor[~held_out]), Split(tensor[held_out]), source="images in memory")
 
 
-_NOT_UINT8 = "images are {}, but must be uint8 from 0 to 255: for floats in [0, 1], (images * 255).round().to(torch.uint8)"
+def _from_array(images: Any) -> Tensor:
+    """Array ``(N, H, W)`` or ``(N, H, W, C)``, or a list of images → ``(N, H, W)`` or
+    ``(N, C, H, W)``."""
+    try:
+        whole = isinstance(images, np.ndarray)
+        array = images if whole else np.stack([np.asarray(image) for image in images])
+        return torch.from_numpy((np.moveaxis(array, -1, 1) if array.ndim == 4 else array).copy())
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"images have to be a tensor, an array or a list of images of one size ({error})"
+        ) from None

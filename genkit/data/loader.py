@@ -1,4 +1,4 @@
-"""Which samples a step sees, and their way to the device: all at once, or streamed."""
+"""Batches: which samples a step sees, and how they reach the device."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,18 +14,20 @@ from .datasets import Split
 from .images import from_uint8
 
 CHUNK_BYTES = 2**26
-"""Images that a stream brings at a time; as many again wait on the host for their turn."""
+"""Images that a stream copies to the device at a time; as many wait on the host."""
 CHUNK_STEPS = 256
+"""The most steps that they are for."""
 
 
 class Order:
     """Which samples step t sees: a function of (seed, t) alone, drawn with replacement.
 
-    Indices are drawn on the host in blocks of steps, so the cost of a draw is shared and there is
-    no state to save.
+    Indices are drawn on the host in blocks of steps, which shares the cost of a draw and leaves no
+    state to save.
     """
 
     BLOCK = 256
+    """Steps."""
 
     def __init__(self, samples: int, per_step: int, seed: int) -> None:
         self.samples = samples
@@ -34,9 +36,7 @@ class Order:
         self._cached: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def indices(self, first: int, steps: int) -> Tensor:
-        """Sample numbers of the steps ``first`` to ``first + steps - 1``, int64 ``(steps,
-        per_step)``.
-        """
+        """Sample numbers of ``steps`` steps from ``first`` on, int64 ``(steps, per_step)``."""
         rows = [self._block(t // self.BLOCK)[t % self.BLOCK] for t in range(first, first + steps)]
         return torch.from_numpy(np.stack(rows))
 
@@ -51,36 +51,39 @@ class Order:
 
 
 class Loader(Protocol):
-    """The training images on their way to the device."""
+    """Brings training images to the device, a window of steps at a time."""
 
     chunk: int
-    """The most steps whose images are on the device together."""
+    """The most steps in a window."""
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
-        """Bring the images of the steps from ``first`` on: for each row what :meth:`batch` takes,
-        ``(≤ chunk, B)``.
+        """Bring the images of ``steps`` steps from ``first`` on to the device, window by window.
 
-        They stay until the next window is asked for.
+        Yields int64 ``(at most chunk, B)``: a row per step, which :meth:`batch` takes. The images
+        of a window stay on the device until the next one is requested.
         """
 
     def batch(
         self, index: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Batch:
-        """One row of a window as a batch, gathered and scaled on the device."""
+        """Gather and scale the batch of one row ``(B,)`` of a window, on the device."""
 
     def close(self) -> None:
-        """No further window is asked for."""
+        """Release what windows need; no other is requested."""
 
 
 def make_loader(split: Split, order: Order, device: torch.device) -> Loader:
-    """Resident where the images take no more than half of the device's free memory; else streamed."""
+    """A loader of resident images if they take at most half of the device's free memory.
+
+    Otherwise they are streamed.
+    """
     if device.type == "cuda" and split.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return Streamed(split, order, device)
     return Resident(split, order, device)
 
 
 class _OnDevice:
-    """uint8 images on the device, from which batches are gathered."""
+    """Gathers batches from uint8 images on the device."""
 
     images: Tensor
     labels: Tensor | None
@@ -96,7 +99,7 @@ class _OnDevice:
 
 @final
 class Resident(_OnDevice):
-    """A split that lives on the device as uint8."""
+    """Keeps a whole split on the device, as uint8."""
 
     chunk = 2**31
 
@@ -110,18 +113,20 @@ class Resident(_OnDevice):
         yield self._order.indices(first, steps).to(self._device)
 
     def close(self) -> None:
-        """There is nothing to let go."""
+        """There is nothing to release."""
 
 
 @final
 class Streamed(_OnDevice):
-    """A split too large for the device: a thread gathers what comes next in pinned memory while
-    steps are made.
+    """Streams a split that is too large for the device.
 
-    The images of a window always lie in the same place on the device, so that a captured graph
-    finds them.
+    While steps are made, a thread gathers the next images in pinned memory. The images of every
+    window lie at the same address on the device, where a captured graph finds them.
 
     Args:
+        split: the images, on the host.
+        order: which of them a step sees.
+        device: where batches are made.
         chunk: steps in a window; None: as many as have ``CHUNK_BYTES`` of images.
     """
 
@@ -151,8 +156,7 @@ class Streamed(_OnDevice):
             if self.labels is not None and labels is not None:
                 self.labels[: len(labels)].copy_(labels, non_blocking=True)
             first += count
-            # What comes after the last step asked for is gathered too: most likely it is asked for
-            # next.
+            # Beyond the last requested step, the next window is gathered: it is likely requested.
             ahead = min(self.chunk, end - first) or count
             self._next = (
                 first,
@@ -169,13 +173,12 @@ class Streamed(_OnDevice):
         return self._gather(self._order.indices(first, count))
 
     def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The images and labels of all the steps, one behind the other, in memory that the device
-        copies from.
+        """Images ``(steps * B, C, H, W)`` and labels of steps, in memory that the device copies
+        from.
         """
         index = indices.flatten().numpy()
-        images = torch.from_numpy(
-            np.take(self._split.images.numpy(), index, axis=0)
-        )  # which lets other threads run
+        # numpy's take, because it releases the interpreter lock.
+        images = torch.from_numpy(np.take(self._split.images.numpy(), index, axis=0))
         labels = None if self._split.labels is None else self._split.labels[indices.flatten()]
         if self._device.type == "cuda":
             with torch.cuda.device(self._device):
@@ -188,9 +191,7 @@ class Streamed(_OnDevice):
 
 
 def iterate_batches(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:
-    """The whole split once, in batches of ``size`` that are copied to the device; the last may be
-    smaller.
-    """
+    """Yield the whole split once, in batches of ``size`` on the device; the last may be smaller."""
     for start in range(0, len(split), size):
         labels = None if split.labels is None else split.labels[start : start + size].to(device)
         yield Batch(from_uint8(split.images[start : start + size].to(device)), labels)

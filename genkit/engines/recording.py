@@ -164,7 +164,8 @@ def record(step: Callable[[], Any], max_bytes: float = math.inf) -> tuple[Any, R
     """Run ``step`` once and record its tensor operations; what it returned, and the recording.
 
     Raises:
-        ContractError: the tensors that it makes or sees take more than ``max_bytes``, and all are kept.
+        ContractError: the tensors that it makes or sees, all of which are kept, take more
+            than ``max_bytes``.
     """
     recording, thread = Recording(), threading.get_ident()
 

@@ -27,6 +27,7 @@ from ..data.loader import Order, Resident, iterate_batches
 from ..errors import DataError, PluginError, UsageError, attribute_errors
 from ..hookspecs import Dataset
 from ..interfaces import Batch, DataSpec
+from ..plugins.plugin import OWN_DISTRIBUTION
 from ..plugins.registry import Registered
 from ..rng import Rng, seeded_initialisation
 from ..storage import atomic
@@ -244,7 +245,7 @@ def train(
         "classes": data.classes,
         "steps": steps,
         "seed": seed,
-        "genkit": version("genkit-torch"),
+        "genkit": version(OWN_DISTRIBUTION),
         "torch": torch.__version__,
     }
 

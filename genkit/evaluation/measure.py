@@ -105,7 +105,9 @@ def _own(subject: "_Subject") -> list[Registered[Metric]]:
         "bounds": subject.has_posterior and isinstance(trainer, HasLikelihood),
     }
     return [
-        r for r in subject.run.registry.own(Metric) if r.entry.default and able[r.entry.compares]
+        r
+        for r in subject.run.registry.builtin(Metric)
+        if r.entry.default and able[r.entry.compares]
     ]
 
 

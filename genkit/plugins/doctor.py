@@ -1,5 +1,8 @@
-"""What is installed and what is wrong with it. Each plugin is imported in a process of its own,
-with a time limit: however broken one is (it may exit or hang), the others are still told of."""
+"""Diagnosis of the installed plugins.
+
+Each is imported in its own process with a time limit, so that one that exits or hangs leaves the
+diagnosis of the others intact.
+"""
 
 import importlib.metadata
 import json
@@ -15,9 +18,8 @@ from typing import Any
 import click
 
 from ..errors import GenkitError, PluginError
+from .plugin import OWN_DISTRIBUTION, Plugin
 from .registry import (
-    OWN_DISTRIBUTION,
-    Plugin,
     PluginCommand,
     Registered,
     discover,
@@ -27,28 +29,28 @@ from .registry import (
 
 @dataclass
 class Diagnosis:
-    """What became of one plugin when it was imported on its own."""
+    """The result of importing one plugin or command in its own process."""
 
     name: str
     distribution: str
     version: str
     state: str
-    """``ok``, ``broken``, ``incompatible``, ``shadowed`` (another has one of its names) or
-    ``disabled``.
-    """
+    """``ok``, ``broken``, ``incompatible``, ``disabled``, or ``shadowed`` by a namesake."""
     reason: str = ""
     seconds: float | None = None
-    """To import its module; None where it never finished."""
+    """Time to import its module; None if that did not finish."""
     provides: list[str] = field(default_factory=list)
     traceback: list[str] = field(default_factory=list)
-    """The last lines of it."""
+    """Its last lines."""
 
 
 def diagnose(time_limit: float = 20.0) -> list[Diagnosis]:
-    """Import every plugin and every plugin's command on its own, each for at most ``time_limit``
-    seconds.
+    """Import every plugin and every command of one, each in its own process.
 
     Those that ``GENKIT_PLUGINS`` leaves out are not imported.
+
+    Args:
+        time_limit: seconds for each.
     """
     everything: list[Plugin | PluginCommand] = [*discover({}).plugins, *discover_commands({})]
     allowed: list[Plugin | PluginCommand] = [*discover().plugins, *discover_commands()]
@@ -74,14 +76,13 @@ def _title(one: Plugin | PluginCommand) -> str:
 
 
 def _probe(one: Plugin | PluginCommand, result: Diagnosis, time_limit: float) -> None:
-    """Import it in a new process and write into ``result`` what came of it."""
+    """Import it in a new process and complete ``result``."""
     result.state = "broken"
     with tempfile.TemporaryDirectory() as folder:
-        out, errors = Path(folder) / "answer.json", Path(folder) / "stderr"
+        out, errors = Path(folder) / "report.json", Path(folder) / "stderr"
         command = [sys.executable, "-c", _CHILD, *_key(one), str(out)]
-        with errors.open(
-            "wb"
-        ) as stderr:  # a file: a pipe could be held open by what a plugin leaves running
+        # stderr is a file, because a process that a plugin leaves running can keep a pipe open.
+        with errors.open("wb") as stderr:
             try:
                 done = subprocess.run(
                     command,
@@ -99,26 +100,24 @@ def _probe(one: Plugin | PluginCommand, result: Diagnosis, time_limit: float) ->
             result.reason = f"importing it ended the process with exit code {done.returncode}"
             result.traceback = errors.read_text(errors="replace").splitlines()[-5:]
             return
-    answer = json.loads(text)
-    result.state = answer["state"]
-    result.reason = answer["error"] or ""
-    result.seconds = answer["seconds"]
-    result.provides = answer["provides"]
-    result.traceback = (answer["traceback"] or "").splitlines()[-5:]
+    report = json.loads(text)
+    result.state = report["state"]
+    result.reason = report["error"] or ""
+    result.seconds = report["seconds"]
+    result.provides = report["provides"]
+    result.traceback = (report["traceback"] or "").splitlines()[-5:]
 
 
 _CHILD = "import sys; from genkit.plugins.doctor import child_main; child_main(*sys.argv[1:])"
 
 
 def child_main(kind: str, name: str, distribution: str, out: str) -> None:
-    """What the new process does: import one plugin or command, and write what came of it to the
-    file ``out``.
-    """
-    found = _ask_plugin if kind == Plugin.__name__ else _ask_command
-    Path(out).write_text(json.dumps(found(name, distribution)))
+    """Import one plugin or command and report to the file ``out``; runs in the new process."""
+    examine = _examine_plugin if kind == Plugin.__name__ else _examine_command
+    Path(out).write_text(json.dumps(examine(name, distribution)))
 
 
-def _ask_plugin(name: str, distribution: str) -> dict[str, Any]:
+def _examine_plugin(name: str, distribution: str) -> dict[str, Any]:
     (plugin,) = (
         p for p in discover({}).plugins if (p.name, p.distribution) == (name, distribution)
     )
@@ -143,7 +142,7 @@ def _ask_plugin(name: str, distribution: str) -> dict[str, Any]:
     }
 
 
-def _ask_command(name: str, distribution: str) -> dict[str, Any]:
+def _examine_command(name: str, distribution: str) -> dict[str, Any]:
     (command,) = (
         c for c in discover_commands({}) if (c.name, c.distribution) == (name, distribution)
     )
@@ -169,13 +168,16 @@ def _mark_shadowed(found: list[Diagnosis]) -> None:
     for one in found:
         for other in found:
             common = sorted(set(one.provides) & set(other.provides))
-            own = one.distribution == OWN_DISTRIBUTION
-            if one is not other and common and one.state == "ok" and not own:
+            builtin = one.distribution == OWN_DISTRIBUTION
+            if one is not other and common and one.state == "ok" and not builtin:
                 one.state = "shadowed"
-                one.reason = f"{common[0]} is also of {other.distribution}: say {one.distribution}/NAME for this one"
+                one.reason = (
+                    f"{common[0]} is also of {other.distribution}: "
+                    f"use {one.distribution}/NAME for this one"
+                )
 
 
 def conflicting_distributions() -> list[str]:
-    """Other distributions that provide a package called genkit."""
+    """Other installed distributions with a package called genkit."""
     owners = importlib.metadata.packages_distributions().get("genkit", [])
     return sorted(set(owners) - {OWN_DISTRIBUTION})

@@ -1,4 +1,4 @@
-"""A new plugin package: the smallest one that installs, trains and passes the contract."""
+"""A new plugin package: the smallest that installs, trains and passes the contract checks."""
 
 import importlib.util
 import keyword
@@ -7,25 +7,26 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..hookspecs import API_VERSION
+from .plugin import OWN_DISTRIBUTION
 
+MAX_NAME_LENGTH = 50
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def write_plugin(name: str, folder: Path, version: str) -> list[Path]:
-    """Write the package ``name`` into ``folder``, which must not exist or be empty; the files
-    written.
+    """Write a plugin package; returns the files written.
 
     Args:
-        name: of the distribution and the model: lower-case words joined by hyphens.
-        folder: where to.
-        version: of the genkit-torch that it is written for, ``MAJOR.MINOR.PATCH``.
+        name: name of the distribution and its model, lower-case words joined by hyphens.
+        folder: where to write; it must be empty or not exist.
+        version: version of genkit that it is written for, ``MAJOR.MINOR.PATCH``.
 
     Raises:
-        UsageError: the name is no such name or taken, or the folder is not empty.
+        UsageError: the name is malformed or taken, or the folder is not empty.
     """
-    if not _NAME.fullmatch(name) or len(name) > 50:
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise UsageError(
-            f"{name!r}: a plugin's name is lower-case words joined by hyphens, such as my-gan"
+            f"{name!r}: use a name of lower-case words joined by hyphens, such as my-gan"
         )
     package = name.replace("-", "_")
     if keyword.iskeyword(package) or importlib.util.find_spec(package) is not None:
@@ -33,20 +34,20 @@ def write_plugin(name: str, folder: Path, version: str) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not empty: choose another folder")
     major, minor = (int(part) for part in version.split(".")[:2])
-    words = {
+    next_version = f"0.{minor + 1}" if major == 0 else str(major + 1)
+    values = {
         "NAME": name,
         "PACKAGE": package,
         "CLASS": "".join(part.capitalize() for part in name.split("-")),
-        "REQUIREMENT": f"genkit-torch>={major}.{minor},<{f'0.{minor + 1}' if major == 0 else major + 1}",
+        "REQUIREMENT": f"{OWN_DISTRIBUTION}>={major}.{minor},<{next_version}",
+        "GENKIT": OWN_DISTRIBUTION,
         "API": str(API_VERSION),
     }
     written = []
     for template, text in _FILES.items():
         path = folder / template.replace("PACKAGE", package)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            re.sub(r"@([A-Z]+)@", lambda match: words[match[1]], text), encoding="utf-8"
-        )
+        path.write_text(re.sub(r"@([A-Z]+)@", lambda m: values[m[1]], text), encoding="utf-8")
         written.append(path)
     return written
 
@@ -77,7 +78,7 @@ packages = ["src/@PACKAGE@"]
     "README.md": """\
 # @NAME@
 
-A generative model for genkit (the distribution `genkit-torch`).
+A generative model for genkit (the distribution `@GENKIT@`).
 
 ```
 pip install -e '.[test]'
@@ -86,7 +87,7 @@ genkit check @NAME@ && pytest
 ```
 """,
     "src/PACKAGE/__init__.py": '''\
-"""The plugin: names the model and where it is. Torch-free, so that listing models stays fast."""
+"""The plugin: the model's name and target. Imports no torch, so that listing models is fast."""
 
 from genkit import Model, hookimpl
 
@@ -95,10 +96,10 @@ genkit_api_version = @API@
 
 @hookimpl
 def genkit_models() -> list[Model]:
-    return [Model("@NAME@", "say here in one line what it is", "@PACKAGE@.model:@CLASS@")]
+    return [Model("@NAME@", "one line on what it is", "@PACKAGE@.model:@CLASS@")]
 ''',
     "src/PACKAGE/model.py": '''\
-"""@NAME@: a GAN of two small MLPs to begin with. Make it yours."""
+"""@NAME@: a GAN of two small MLPs, to start from."""
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,9 @@ class Generator(genkit.Generator):
         super().__init__()
         self.latent_dim = latent_dim
         self.shape = spec.shape
-        self.layers = nn.Sequential(nn.Linear(latent_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, spec.size))
+        self.layers = nn.Sequential(
+            nn.Linear(latent_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, spec.size)
+        )
 
     def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
         return rng.normal(n, self.latent_dim)
@@ -128,7 +131,9 @@ class Discriminator(genkit.Discriminator):
 
     def __init__(self, hidden_dim: int, spec: genkit.DataSpec) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(spec.size, hidden_dim), nn.LeakyReLU(0.2), nn.Linear(hidden_dim, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(spec.size, hidden_dim), nn.LeakyReLU(0.2), nn.Linear(hidden_dim, 1)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images.flatten(1)).flatten()  # (B,)
@@ -139,8 +144,8 @@ class @CLASS@(genkit.Trainer):
 
     class Config(genkit.Config):
         latent_dim: int = genkit.Field(64, ge=1, description="size of the latent vector z")
-        hidden_dim: int = genkit.Field(128, ge=1, description="width of the hidden layer of either network")
-        learning_rate: float = genkit.Field(5e-4, gt=0, description="Adam's step size")
+        hidden_dim: int = genkit.Field(128, ge=1, description="width of the hidden layers")
+        learning_rate: float = genkit.Field(5e-4, gt=0, description="learning rate of Adam")
 
     preferred_datasets = ("mnist", "digits")
     log_format = "[D loss: {discriminator_loss:.4f}] [G loss: {generator_loss:.4f}]"

@@ -1,17 +1,18 @@
-"""Curves as numbers that a page can draw: paths, ticks and labels of a small chart."""
+"""Charts of curves as a page draws them: SVG paths, ticks and labels."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RunError
-from .plotting import CURVE, MAX_LINES, MAX_PANELS, panels
+from .plotting import MAX_LINES, MAX_PANELS, MIN_ROWS, group_into_panels
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 52, 448, 12, 30
 MAX_POINTS = 400
-"""Longer curves are drawn as means of neighbouring rows."""
+"""Longer curves are drawn as means of neighbouring steps."""
 MAX_NUMBER = 1e100
-Rows = Sequence[Mapping[str, float]]
+LoggedMetrics = Sequence[Mapping[str, float]]
+"""Of ``metrics.jsonl``: ``step`` and the mean of each metric."""
 
 
 @dataclass(frozen=True)
@@ -46,40 +47,37 @@ class Chart:
     right: int = RIGHT
 
 
-def charts(rows: Rows) -> list[Chart]:
-    """The panels of ``metrics.jsonl``, as :func:`genkit.report.plotting.panels` divides them.
+def make_charts(logged: LoggedMetrics) -> list[Chart]:
+    """One chart for each panel of :func:`genkit.report.plotting.group_into_panels`.
 
     Raises:
         RunError: there is nothing to draw.
     """
-    if len(rows) < CURVE:
-        raise RunError(f"a curve needs {CURVE} rows of metrics.jsonl, and there are fewer")
-    names = dict.fromkeys(name for row in rows for name in row if name != "step")
-    found = [
-        _chart(label, members[:MAX_LINES], rows)
-        for label, members in list(panels(list(names)).items())
-    ]
-    if not found:
-        raise RunError("metrics.jsonl has no figures yet")
-    return found[:MAX_PANELS]
+    if len(logged) < MIN_ROWS:
+        raise RunError(f"a curve needs {MIN_ROWS} rows of metrics.jsonl, and there are fewer")
+    names = dict.fromkeys(name for row in logged for name in row if name != "step")
+    panels = list(group_into_panels(list(names)).items())[:MAX_PANELS]
+    if not panels:
+        raise RunError("metrics.jsonl has no metrics yet")
+    return [_make_chart(label, members[:MAX_LINES], logged) for label, members in panels]
 
 
-def thinned(rows: Rows, name: str) -> list[tuple[float, float]]:
-    """Step and value of one metric: at most :data:`MAX_POINTS`, each the mean of as many
-    neighbours.
+def thin(logged: LoggedMetrics, name: str) -> list[tuple[float, float]]:
+    """Steps and values of one metric, at most :data:`MAX_POINTS`: each value is the mean of equally
+    many neighbours.
     """
-    points = [(row["step"], row[name]) for row in rows if name in row]
+    points = [(row["step"], row[name]) for row in logged if name in row]
     size = math.ceil(len(points) / MAX_POINTS) or 1
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], sum(value / len(group) for _, value in group)) for group in groups]
 
 
-def _chart(label: str, names: Sequence[str], rows: Rows) -> Chart:
+def _make_chart(label: str, names: Sequence[str], logged: LoggedMetrics) -> Chart:
     scale = 100.0 if label.endswith("(%)") else 1.0
-    curves = {name: [(x, _drawable(y * scale)) for x, y in thinned(rows, name)] for name in names}
+    curves = {name: [(x, _clamp(y * scale)) for x, y in thin(logged, name)] for name in names}
     values = [y for curve in curves.values() for _, y in curve]
     steps = [x for curve in curves.values() for x, _ in curve]
-    ticks = _ticks(min(values), max(values))
+    ticks = _choose_ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
     first, last = min(steps), max(steps)
 
@@ -106,12 +104,12 @@ def _chart(label: str, names: Sequence[str], rows: Rows) -> Chart:
     )
 
 
-def _drawable(number: float) -> float:
-    """What lies beyond any axis lies on its edge."""
+def _clamp(number: float) -> float:
+    """Within ±:data:`MAX_NUMBER`, so that differences stay finite."""
     return min(max(number, -MAX_NUMBER), MAX_NUMBER)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     """From three to seven round numbers that enclose both ends."""
     size = max(abs(low), abs(high))
     if high - low <= 1e-9 * size or size < 1e-100:  # flat

@@ -1,61 +1,60 @@
-"""Runs side by side: what differs in their options, where their losses and figures are. No torch
-here.
-"""
+"""The comparison of several runs: options that differ, last losses and metrics. No torch here."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError, UsageError
 from ..storage.folder import RUN, RunFolder
-from .summary import Measured, Summary, summarise
+from .summary import MeasuredValue, Summary, summarise
 
 MAX_RUNS = 12
-"""More are not to be looked at side by side."""
+"""More do not fit side by side."""
 NONE = "-"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A name and a cell for each run."""
+class TableRow:
+    """The name of the row and its other cells."""
 
     cells: list[str]
     marked: bool = False
+    """Whether the cells cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows about all runs."""
+    """A table with a column for each run."""
 
     name: str
     title: str
     caption: str
     what: str
-    """Of what kind the rows are."""
-    rows: list[Row]
+    """What each row is about: the name of the first column."""
+    rows: list[TableRow]
     reason: str
-    """Why there are no rows, where there are none."""
+    """Why there are no rows, if there are none."""
     notes: list[str]
-    """What cannot be compared, and why."""
+    """Which rows cannot be compared, and why."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Some runs, and what is to be said of all of them."""
+    """Several runs, and the tables that compare them."""
 
     runs: list[Summary]
     names: list[str]
-    """Of the folders; the path where two have one name."""
+    """Of the folders; the path where two have the same name."""
     tables: list[Table]
 
 
-def compare(paths: Sequence[Path]) -> Comparison:
-    """The runs in the folders ``paths``, two or more.
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Compare the runs in the folders ``paths``, from 2 to :data:`MAX_RUNS`.
 
     Raises:
         UsageError: there are too few or too many.
-        RunError: one is no run, or damaged.
+        RunError: one is not a run, or damaged.
     """
     if not 2 <= len(paths) <= MAX_RUNS:
         raise UsageError(f"{len(paths)} runs: give from 2 to {MAX_RUNS} to compare")
@@ -65,25 +64,26 @@ def compare(paths: Sequence[Path]) -> Comparison:
             raise RunError(
                 run.reason if (run.path / RUN).exists() else f"{run.path} is no run folder"
             )
-    plain = [run.path.resolve().name for run in runs]
+    folders = [run.path.resolve().name for run in runs]
     names = [
-        name if plain.count(name) == 1 else str(run.path)
-        for name, run in zip(plain, runs, strict=True)
+        name if folders.count(name) == 1 else str(run.path)
+        for name, run in zip(folders, runs, strict=True)
     ]
-    return Comparison(runs, names, [_options(runs), _losses(runs), _figures(runs, names)])
+    tables = [_compare_options(runs), _compare_losses(runs), _compare_metrics(runs, names)]
+    return Comparison(runs, names, tables)
 
 
-def _options(runs: Sequence[Summary]) -> Table:
+def _compare_options(runs: Sequence[Summary]) -> Table:
     about: list[tuple[str, Callable[[Summary], str]]] = [
         ("model", lambda run: run.model),
         ("dataset", lambda run: run.dataset),
         ("state", lambda run: run.state),
         ("step", lambda run: f"{run.step:,}"),
     ]
-    rows = [Row([name, *map(get, runs)]) for name, get in about]
+    rows = [TableRow([name, *map(get, runs)]) for name, get in about]
     names = dict.fromkeys(name for run in runs for name in run.options)
     options = [
-        Row([str(name), *(value(run.options.get(name)) for run in runs)])
+        TableRow([str(name), *(format_option(run.options.get(name)) for run in runs)])
         for name in names
         if name != "dataset"
     ]
@@ -94,10 +94,12 @@ def _options(runs: Sequence[Summary]) -> Table:
     )
 
 
-def _losses(runs: Sequence[Summary]) -> Table:
+def _compare_losses(runs: Sequence[Summary]) -> Table:
     names = dict.fromkeys(name for run in runs for name in run.losses)
     rows = [
-        Row([name, *(f"{run.losses[name]:.4g}" if name in run.losses else NONE for run in runs)])
+        TableRow(
+            [name, *(f"{run.losses[name]:.4g}" if name in run.losses else NONE for run in runs)]
+        )
         for name in names
     ]
     caption = (
@@ -108,65 +110,61 @@ def _losses(runs: Sequence[Summary]) -> Table:
     )
 
 
-def _figures(runs: Sequence[Summary], names: Sequence[str]) -> Table:
-    found = [{figure.title: figure for figure in run.measured} for run in runs]
+def _compare_metrics(runs: Sequence[Summary], names: Sequence[str]) -> Table:
+    by_title = [{value.title: value for value in run.measured} for run in runs]
     rows, notes = [], []
-    for title in dict.fromkeys(title for figures in found for title in figures):
-        cells = [figures.get(title) for figures in found]
-        differs = [name for name, get in BASIS if len({get(cell) for cell in cells if cell}) > 1]
-        rows.append(
-            Row(
-                [title + (" *" if differs else ""), *(figure(cell) for cell in cells)],
-                marked=bool(differs),
+    for title in dict.fromkeys(title for values in by_title for title in values):
+        values = [found.get(title) for found in by_title]
+        differing = [name for name, get in BASIS if len({get(v) for v in values if v}) > 1]
+        cells = [title + (" *" if differing else ""), *map(_format_value, values)]
+        rows.append(TableRow(cells, marked=bool(differing)))
+        if differing:
+            bases = "; ".join(
+                f"{name}: {describe_basis(value)}"
+                for name, value in zip(names, values, strict=True)
+                if value
             )
-        )
-        if differs:
-            notes.append(
-                f"{title} rests on a different {', '.join(differs)} ({_bases(cells, names)})"
-            )
+            notes.append(f"{title} rests on a different {', '.join(differing)} ({bases})")
     reason = "No run has been measured; genkit evaluate RUN does."
-    caption = "Figure, then the floor: real images in the place of the samples. N images; * marks what is not comparable."
+    caption = (
+        "Figure, then the floor: real images in the place of the samples. N images; "
+        "* marks what is not comparable."
+    )
     return Table("figures", "Evaluation", caption, "figure", rows, reason, notes)
 
 
-BASIS: list[tuple[str, Callable[[Measured], object]]] = [
-    ("step", lambda cell: cell.step),
-    ("number of images", lambda cell: cell.images),
-    ("number of held-out images", lambda cell: cell.held_out),
-    ("seed", lambda cell: cell.seed),
-    ("extractor", lambda cell: cell.extractor),
+BASIS: list[tuple[str, Callable[[MeasuredValue], object]]] = [
+    ("step", lambda value: value.step),
+    ("number of images", lambda value: value.images),
+    ("number of held-out images", lambda value: value.held_out),
+    ("seed", lambda value: value.seed),
+    ("extractor", lambda value: value.extractor),
 ]
-"""What has to be equal for two figures to be compared."""
+"""What has to be equal for two values to be compared."""
 
 
-def _bases(cells: Iterable[Measured | None], names: Sequence[str]) -> str:
-    return "; ".join(
-        f"{name}: {basis(cell)}" for name, cell in zip(names, cells, strict=True) if cell
-    )
-
-
-def basis(cell: Measured) -> str:
-    """What a figure rests on, in words."""
+def describe_basis(value: MeasuredValue) -> str:
+    """What a value was measured with, in words."""
     parts = [
-        f"step {cell.step:,}" if cell.step is not None else "",
-        f"N = {cell.images:,}" if cell.images is not None else "",
-        f"{cell.held_out:,} held out" if cell.held_out is not None else "",
-        f"seed {cell.seed}" if cell.seed is not None else "",
-        cell.extractor or "",
+        f"step {value.step:,}" if value.step is not None else "",
+        f"N = {value.images:,}" if value.images is not None else "",
+        f"{value.held_out:,} held out" if value.held_out is not None else "",
+        f"seed {value.seed}" if value.seed is not None else "",
+        value.extractor or "",
     ]
     return ", ".join(part for part in parts if part) or "not said"
 
 
-def figure(cell: Measured | None) -> str:
-    """A figure with its floor and N, in one cell."""
-    if cell is None:
+def _format_value(value: MeasuredValue | None) -> str:
+    """A value with its floor and N, in one cell."""
+    if value is None:
         return NONE
-    floor = f", floor {cell.floor:.4g}" if cell.floor is not None else ""
-    images = f", N = {cell.images:,}" if cell.images is not None else ""
-    return f"{cell.value:.4g}{floor}{images}"
+    floor = f", floor {value.floor:.4g}" if value.floor is not None else ""
+    images = f", N = {value.images:,}" if value.images is not None else ""
+    return f"{value.value:.4g}{floor}{images}"
 
 
-def value(option: object) -> str:
+def format_option(option: object) -> str:
     """An option's value as a person reads it."""
     if option is None or option == []:
         return NONE

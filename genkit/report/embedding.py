@@ -1,33 +1,36 @@
-"""Pictures inside a page: read with suspicion, drawn anew and made smaller until they fit."""
+"""Pictures inside a page: opened as untrusted files, encoded again, and shrunk until they fit."""
 
 import base64
 import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import torch
 
+from ..data.images import encode_png, from_uint8, grid, open_image
 from ..errors import GenkitError, RunError, UsageError, first_line
+from ..interfaces import Reconstructs
 from ..run import Run
 from ..storage import atomic
 from ..storage.folder import RunFolder
 from . import pictures
 
 MAX_GRIDS = 20
-"""Grids in a report; of more, as many are taken evenly, the first and the last among them."""
+"""Grids in a report. Of more, so many are taken evenly, with the first and the last."""
 MAX_FILE_BYTES, MAX_PIXELS = 2**24, 2**24
 """Of a picture that is read."""
 GRID_SIDE, GRID_BYTES = 512, 60_000
 DRAWING_SIDE, DRAWING_BYTES = 1600, 350_000
-"""Of a picture in the page: it is made smaller until it fits."""
+"""Of a picture in the page, in pixels and about as many bytes."""
+MIN_SIDE = 64
+"""Pixels; a picture is not shrunk further, whatever it takes."""
 RECONSTRUCTED = 10
 """Held-out images that are shown above their reconstructions."""
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedPicture:
     """A picture inside a page."""
 
     type: str
@@ -37,143 +40,117 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Samples at one moment of the training."""
+class SampleGrid:
+    """Samples at one step of the training."""
 
     name: str
     alt: str
-    image: Embedded
+    image: EmbeddedPicture
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A section of one picture, or of the reason why there is none."""
+    """A section with one picture, or the reason why there is none."""
 
     name: str
     title: str
     alt: str
-    image: Embedded | None = None
+    image: EmbeddedPicture | None = None
     reason: str = ""
 
 
-def grids(folder: RunFolder) -> tuple[list[Grid], str, str]:
-    """The sample grids of a run, why there are none, and what was left out."""
+def embed_grids(folder: RunFolder) -> tuple[list[SampleGrid], str, str]:
+    """The sample grids of a run, the reason if there are none, and a note on those left out."""
     paths = folder.all_samples()
     last = len(paths) - 1
-    chosen = (
-        sorted({round(number * last / (MAX_GRIDS - 1)) for number in range(MAX_GRIDS)})
-        if paths
-        else []
-    )
+    chosen = sorted({round(n * last / (MAX_GRIDS - 1)) for n in range(MAX_GRIDS)}) if paths else []
     found, problems = [], []
     for path in (paths[number] for number in chosen):
         try:
-            found.append(grid(folder, path))
+            found.append(embed_grid(folder, path))
         except RunError as error:
             problems.append(str(error))
-    notes = (
-        [f"{len(chosen)} of {len(paths)} grids, evenly chosen."] if len(chosen) < len(paths) else []
-    )
+    thinned = len(chosen) < len(paths)
+    notes = [f"{len(chosen)} of {len(paths)} grids, evenly chosen."] if thinned else []
     notes += [f"Left out: {problem}." for problem in problems]
     return found, problems[0] if problems else "the run has no sample grid yet", " ".join(notes)
 
 
-def grid(folder: RunFolder, path: Path) -> Grid:
+def embed_grid(folder: RunFolder, path: Path) -> SampleGrid:
     """One sample grid of a run.
 
     Raises:
-        RunError: the file cannot be read, or is no picture.
+        RunError: the file cannot be read, or is not a picture.
     """
-    step = int(path.stem)
-    name = f"{step:,} iterations"
-    return Grid(
-        name, f"Samples after {name}", embed(_read(folder, path), GRID_SIDE, GRID_BYTES, str(path))
-    )
-
-
-def _read(folder: RunFolder, path: Path) -> bytes:
+    name = f"{int(path.stem):,} iterations"
     try:
-        return atomic.read(folder.inside(str(path.relative_to(folder.path))), MAX_FILE_BYTES)
+        data = atomic.read(folder.inside(str(path.relative_to(folder.path))), MAX_FILE_BYTES)
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return SampleGrid(name, f"Samples after {name}", embed(data, GRID_SIDE, GRID_BYTES, str(path)))
 
 
-def embed(data: bytes, side: int, limit: int, what: str) -> Embedded:
-    """A PNG as a picture no larger than ``side`` pixels and about ``limit`` bytes: drawn anew,
-    nothing is copied.
+def embed(data: bytes, side: int, limit: int, what: str) -> EmbeddedPicture:
+    """Encode a PNG again, no larger than ``side`` pixels and about ``limit`` bytes. Nothing but its
+    pixels is kept.
 
     Raises:
-        RunError: it is no PNG, or too large.
+        RunError: it is not a PNG, damaged or too large; ``what`` names it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # MAX_PIXELS is the stricter limit
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise RunError(f"{what}: {opened.width} x {opened.height} pixels are too many")
-                picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RunError(f"{what}: no picture that can be read ({type(error).__name__})") from None
+        with open_image(data, ["PNG"], MAX_PIXELS) as opened:
+            picture = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    except ValueError as error:
+        raise RunError(f"{what}: {' '.join(str(error).split())}") from None
     while True:
         picture.thumbnail((side, side))
         for kind, settings in (("PNG", {"optimize": True}), ("JPEG", {"quality": 82})):
             buffer = io.BytesIO()
             picture.save(buffer, format=kind, **settings)
-            if buffer.tell() <= limit or side < 64:
+            if buffer.tell() <= limit or side < MIN_SIDE:
                 encoded = base64.b64encode(buffer.getvalue()).decode()
-                return Embedded(f"image/{kind.lower()}", encoded, *picture.size)
+                return EmbeddedPicture(f"image/{kind.lower()}", encoded, *picture.size)
         side = side * 3 // 4
 
 
-def drawings(run: Run, data_root: Path | None) -> list[Drawing]:
+def make_drawings(run: Run, data_root: Path | None) -> list[Drawing]:
     """Reconstructions, interpolation and latent map of a run, or why there is none."""
-    count = RECONSTRUCTED
     return [
-        _drawing(
+        _make_drawing(
             "reconstructions",
             "Reconstructions",
-            f"Held-out images above, their reconstructions below; up to {count}",
-            lambda: _reconstructions(run, data_root),
+            f"Held-out images above, their reconstructions below; up to {RECONSTRUCTED}",
+            lambda: _render_reconstructions(run, data_root),
         ),
-        _drawing(
+        _make_drawing(
             "interpolation",
             "Interpolation",
             "Images on the way between pairs of latent codes, a row a pair",
-            lambda: pictures.interpolation_png(run),
+            lambda: pictures.render_interpolation(run),
         ),
-        _drawing(
+        _make_drawing(
             "latent-map",
             "Latent map",
             "Codes of held-out images in two dimensions, by label",
-            lambda: pictures.latent_map_png(run, data_root=data_root),
+            lambda: pictures.render_latent_map(run, data_root=data_root),
         ),
     ]
 
 
-def _drawing(name: str, title: str, alt: str, draw: Callable[[], bytes]) -> Drawing:
+def _make_drawing(name: str, title: str, alt: str, render: Callable[[], bytes]) -> Drawing:
     try:
-        return Drawing(name, title, alt, embed(draw(), DRAWING_SIDE, DRAWING_BYTES, title))
+        return Drawing(name, title, alt, embed(render(), DRAWING_SIDE, DRAWING_BYTES, title))
     except (GenkitError, OSError) as error:
         return Drawing(name, title, alt, reason=str(error))
-    except Exception as error:  # noqa: BLE001 - a model's own code, of no plugin: the rest of the page is still of use
+    except Exception as error:  # noqa: BLE001 - a user's model failed: the rest is still of use
         return Drawing(name, title, alt, reason=first_line(error))
 
 
-def _reconstructions(run: Run, data_root: Path | None) -> bytes:
-    import torch
-
-    from ..data import images
-    from ..interfaces import Reconstructs
-
+def _render_reconstructions(run: Run, data_root: Path | None) -> bytes:
     if not isinstance(run.trainer, Reconstructs):
         raise UsageError(f"{run.info.model.name} cannot reconstruct images: it has no encoder")
-    originals = images.from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
+    originals = from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
     if not len(originals):
         raise UsageError(f"{run.info.dataset.name} holds out no images")
-    buffer = io.BytesIO()
-    images.grid(torch.cat([originals, run.reconstruct(originals)]), columns=len(originals)).save(
-        buffer, format="PNG"
-    )
-    return buffer.getvalue()
+    both = torch.cat([originals, run.reconstruct(originals)])
+    return encode_png(grid(both, columns=len(originals)))

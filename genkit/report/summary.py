@@ -1,59 +1,62 @@
-"""Runs at a glance: what each is, how far it is and how it ended. No torch here, so that a hundred
-are listed at once.
+"""The summary of a run: what it is, how far it is and how it ended. No torch here, so that a
+hundred are listed at once.
 
-The files may be a stranger's: what is not as genkit writes it makes the run ``damaged``, and is not
-shown.
+The files may come from a stranger. A file that is not as genkit writes it makes the run
+``damaged``, and is not shown.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..config import TrainOptions
 from ..errors import RunError
+from ..storage import lock
 from ..storage.folder import EVALUATION, FAILURE, METRICS, RUN, RunFolder
 
+T = TypeVar("T")
 State = Literal["running", "finished", "interrupted", "failed", "damaged"]
 PLACES = ("out", "data_root")
 """Options that say where, not what."""
-MAX_RUNS, MAX_FIGURES = 10_000, 200
+MAX_RUNS, MAX_VALUES = 10_000, 200
 """More than these are left out."""
+MAX_SHOWN = 8
+"""Values of one metric that a table shows."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One figure of ``evaluation.json``, and what it rests on."""
+class MeasuredValue:
+    """One value of a metric in ``evaluation.json``, and what it was measured with."""
 
     metric: str
     name: str
     value: float
     floor: float | None = None
-    """What real images in the place of the samples give."""
+    """The value that real images get in the place of samples."""
     step: int | None = None
     images: int | None = None
     held_out: int | None = None
     seed: int | None = None
     extractor: str | None = None
-    """Name, first 12 digits of its SHA-256, accuracy: the network whose features the figure is in.
-    """
+    """The network whose features the metric uses, as :func:`describe_extractor` writes it."""
 
     @property
     def title(self) -> str:
-        """Metric and figure, by which it is told apart."""
+        """Metric and name of the value, which together identify it."""
         return self.name if self.name == self.metric else f"{self.metric} {self.name}"
 
     @property
     def basis(self) -> tuple[int | str | None, ...]:
-        """Figures can be compared where this is equal."""
+        """Two values can be compared where this is equal."""
         return (self.step, self.images, self.held_out, self.seed, self.extractor)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A run in one row."""
+    """What a list of runs shows of one."""
 
     path: Path
     state: State
@@ -65,21 +68,22 @@ class Summary:
     """Of the last row of ``metrics.jsonl``."""
     iterations: int = 0
     options: dict[str, Any] = field(default_factory=dict)
-    """genkit's and the model's, as in ``run.json``; without where things are on the machine."""
+    """genkit's and the model's, as in ``run.json``, without paths of the machine."""
     losses: dict[str, float] = field(default_factory=dict)
-    """The last means of what ends in ``loss``; of all metrics where nothing does."""
-    measured: tuple[Measured, ...] = ()
+    """Last means of the metrics that end in ``loss``; of all metrics where none does."""
+    measured: tuple[MeasuredValue, ...] = ()
 
     @property
-    def headline(self) -> Measured | None:
-        """The figure to show where there is room for one: the first of those that rest on the most
+    def headline(self) -> MeasuredValue | None:
+        """The value to show where there is room for one: the first that was measured on the most
         images.
         """
-        return max(self.measured, key=lambda figure: figure.images or 0, default=None)
+        return max(self.measured, key=lambda value: value.images or 0, default=None)
 
 
-def find(parent: Path) -> list[Summary]:
-    """The runs in the folder ``parent``, by name; a folder without ``run.json`` is none.
+def find_runs(parent: Path) -> list[Summary]:
+    """Summaries of the runs in the folder ``parent``, by name. A folder without ``run.json`` is no
+    run.
 
     Raises:
         RunError: there is no such folder.
@@ -92,11 +96,14 @@ def find(parent: Path) -> list[Summary]:
 
 
 def summarise(path: Path) -> Summary:
-    """The run in the folder ``path``; one that cannot be read is ``damaged``."""
+    """Summarise the run in the folder ``path``; one that cannot be read is ``damaged``."""
     folder = RunFolder(path)
     try:
         info = folder.read_json(RUN)
-        model, dataset = _text(info["model"]["name"]), shortened(_text(info["dataset"]["name"]))
+        model, dataset = (
+            _text(info["model"]["name"]),
+            shorten_dataset(_text(info["dataset"]["name"])),
+        )
         iterations = _count(info["options"]["iterations"])
         options = {**_defaults(), **_mapping(info["options"]), **_mapping(info.get("config"))}
         for name in PLACES:
@@ -113,8 +120,8 @@ def summarise(path: Path) -> Summary:
             step,
             iterations,
             options,
-            losses(row),
-            measured(folder),
+            select_losses(row),
+            read_measured(folder),
         )
     except (RunError, OSError) as error:
         return Summary(path, "damaged", str(error))
@@ -126,19 +133,19 @@ def summarise(path: Path) -> Summary:
         )
 
 
-def losses(row: Mapping[str, float]) -> dict[str, float]:
-    """What of a row ends in ``loss``; all where nothing does."""
+def select_losses(row: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a row that end in ``loss``; all where none does."""
     return {name: value for name, value in row.items() if name.endswith("loss")} or dict(row)
 
 
-def shortened(dataset: str) -> str:
-    """``folder:mine`` for ``folder:/home/me/mine``: what is shared does not say where things are."""
+def shorten_dataset(dataset: str) -> str:
+    """``folder:mine`` for ``folder:/home/me/mine``: what is shared names no path of the machine."""
     name, colon, argument = dataset.partition(":")
     return name + colon + argument.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _state(folder: RunFolder, step: int, iterations: int) -> tuple[State, str]:
-    if folder.in_use():
+    if lock.is_held(folder):
         return "running", ""
     try:
         failure = folder.read_json(FAILURE)
@@ -149,9 +156,21 @@ def _state(folder: RunFolder, step: int, iterations: int) -> tuple[State, str]:
     return ("finished" if finished else "interrupted"), ""
 
 
-def measured(folder: RunFolder) -> tuple[Measured, ...]:
-    """The figures of ``evaluation.json``: those of ``genkit evaluate`` first, then what the model
-    measured itself.
+def describe_extractor(name: str, sha256: str, accuracy: float | None) -> str:
+    """Name, first 12 digits of the SHA-256 and, if it is known, the accuracy (0 to 1)."""
+    share = f" ({accuracy:.2%} accurate)" if accuracy is not None else ""
+    return f"{name} {sha256[:12]}{share}"
+
+
+def shorten_values(values: Sequence[T]) -> tuple[Sequence[T], str]:
+    """The first :data:`MAX_SHOWN` values of one metric; if there are more, how many, in words."""
+    more = len(values) - MAX_SHOWN
+    return values[:MAX_SHOWN], f"{more} more in evaluation.json" if more > 0 else ""
+
+
+def read_measured(folder: RunFolder) -> tuple[MeasuredValue, ...]:
+    """The values in ``evaluation.json``: those of ``genkit evaluate`` first, then those that the
+    model measured itself.
 
     Raises:
         RunError: the file is damaged.
@@ -160,23 +179,23 @@ def measured(folder: RunFolder) -> tuple[Measured, ...]:
         content = folder.read_json(EVALUATION)
     except FileNotFoundError:
         return ()
-    found: list[Measured] = []
+    found: list[MeasuredValue] = []
     for metric, values in _mapping(_mapping(content).get("metrics")).items():
-        found += _figures(str(metric), _mapping(values))
+        found += _parse_metric(str(metric), _mapping(values))
     test = _mapping(_mapping(content).get("test"))
     step, images = _whole(test.get("step")), _whole(test.get("images"))
     for name, value in test.items():
         if name not in ("step", "images") and (number := _number(value)) is not None:
-            found.append(Measured("test", str(name), number, step=step, images=images))
-    return tuple(found[:MAX_FIGURES])
+            found.append(MeasuredValue("test", str(name), number, step=step, images=images))
+    return tuple(found[:MAX_VALUES])
 
 
-def _figures(metric: str, values: Mapping[str, Any]) -> Iterator[Measured]:
+def _parse_metric(metric: str, values: Mapping[str, Any]) -> Iterator[MeasuredValue]:
     floor = _mapping(values.get("floor"))
     about = {key: _whole(values.get(key)) for key in ("step", "images", "held_out", "seed")}
     for name, value in _mapping(values.get("figures")).items():
         if (number := _number(value)) is not None:
-            yield Measured(
+            yield MeasuredValue(
                 metric,
                 str(name),
                 number,
@@ -188,16 +207,16 @@ def _figures(metric: str, values: Mapping[str, Any]) -> Iterator[Measured]:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """What an option is that an older run.json does not name."""
+    """For options that an older run.json does not hold."""
     return TrainOptions().model_dump(mode="json")
 
 
 def _extractor(values: Mapping[str, Any]) -> str | None:
     if not values:
         return None
-    accuracy = _number(values.get("accuracy"))
-    parts = [str(values.get("name", "without a name"))[:100], str(values.get("sha256", ""))[:12]]
-    return " ".join(parts) + (f" ({accuracy:.1%} accurate)" if accuracy is not None else "")
+    name = str(values.get("name", "without a name"))[:100]
+    sha256 = str(values.get("sha256", ""))
+    return describe_extractor(name, sha256, _number(values.get("accuracy")))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

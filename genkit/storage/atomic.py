@@ -1,8 +1,7 @@
-"""Files that survive a crash: when a call here returns, the new content is on disk; before, the old
-one is.
+"""Durable file operations: a crash leaves either the old content or the new, never a mixture.
 
-Every write, fsync and rename of a run goes through here, so that tests can let each of them fail.
-Nothing follows a symbolic link.
+Every write, fsync and rename of a run goes through here, so that tests can make each of them fail.
+No symbolic link is followed.
 """
 
 import contextlib
@@ -15,23 +14,26 @@ from pathlib import Path
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 _FULL_FSYNC = 51 if sys.platform == "darwin" else None
-"""F_FULLFSYNC: on macOS, fsync alone leaves the data in the drive's cache."""
+"""F_FULLFSYNC: on macOS, fsync alone leaves data in the drive's cache."""
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents."""
+    """Create a folder and its missing parents."""
     missing = []
     while not path.is_dir() and path != path.parent:
         missing.append(path)
         path = path.parent
     for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another process may be as fast
+        with contextlib.suppress(FileExistsError):  # another process created it
             os.mkdir(folder)  # noqa: PTH102 (os itself, so that tests can replace it)
         sync_folder(folder.parent)
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist, and fsync it; its name is safe after :func:`sync_folder`."""
+    """Create a file that must not exist yet, and fsync it.
+
+    Its name is durable after :func:`sync_folder`.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, 0o666)
     try:
         _write(descriptor, data)
@@ -40,29 +42,27 @@ def write_new(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def new_folder(path: Path) -> None:
-    """Make a folder that must not exist, not as a link either."""
+def make_new_folder(path: Path) -> None:
+    """Create a folder that must not exist yet, not even as a link."""
     os.mkdir(path)  # noqa: PTH102
     sync_folder(path.parent)
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Give ``path`` new content: at every moment it has all of the old or all of the new."""
+    """Replace the content of a file; a crash leaves all of the old content or all of the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # of a process that died and had this number
+        temporary.unlink(missing_ok=True)  # left by a dead process with this id
         write_new(temporary, data)
         os.replace(temporary, path)  # noqa: PTH105
         sync_folder(path.parent)
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # there is one only where something else went wrong before
+        with contextlib.suppress(OSError):  # it exists only after another error, which is raised
             temporary.unlink(missing_ok=True)
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to a file; safe on disk after :func:`sync_file`."""
+    """Append to a file; the data are durable after :func:`sync_file`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NOFOLLOW | _BINARY, 0o666)
     try:
         _write(descriptor, data)
@@ -77,7 +77,7 @@ def rename(old: Path, new: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return when the content of a file is on disk."""
+    """Flush the content of a file to disk."""
     descriptor = os.open(path, os.O_RDWR | _NOFOLLOW | _BINARY)
     try:
         _fsync(descriptor)
@@ -86,26 +86,22 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Return when the names in a folder are on disk."""
-    if os.name == "nt":  # where a folder cannot be opened, and names need no fsync
+    """Flush the names in a folder to disk."""
+    if os.name == "nt":  # a folder cannot be opened there, and names need no fsync
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _fsync(descriptor)
     except OSError as error:
-        if error.errno not in (
-            errno.EINVAL,
-            errno.ENOTSUP,
-        ):  # some network file systems have no fsync of folders
+        # Some network file systems cannot fsync a folder.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (not what it leads to), or a folder and what is in it; nothing where
-    there is nothing.
-    """
+    """Remove a file, a link (not its target) or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -113,34 +109,38 @@ def remove(path: Path) -> None:
 
 
 def read(path: Path, limit: int) -> bytes:
-    """The content of a plain file, read only if it is no larger than ``limit`` bytes.
+    """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
         OSError: it is a link, a pipe or a folder, or cannot be read.
         ValueError: it is larger.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(errno.EINVAL, "no plain file")
+    _require_regular(path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise ValueError(f"{size} bytes, and at most {limit} were to be expected")
+            raise ValueError(f"{size} bytes, more than the limit of {limit}")
         return file.read(limit + 1)
 
 
 def read_end(path: Path, limit: int) -> bytes:
-    """The last ``limit`` bytes of a plain file, or all of it.
+    """Read the last ``limit`` bytes of a regular file, or all of a shorter one.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: it does not exist.
         OSError: it is a link, a pipe or a folder, or cannot be read.
     """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(errno.EINVAL, "no plain file")
+    _require_regular(path)
     with path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
         return file.read(limit)
+
+
+def _require_regular(path: Path) -> None:
+    # Checked before opening: opening a pipe would block.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "not a regular file")
 
 
 def _fsync(descriptor: int) -> None:

@@ -1,9 +1,9 @@
 """Write, verify and read checkpoints: safetensors and JSON, never a pickle.
 
-A checkpoint is a folder ``step-000001000`` with ``model.safetensors`` (the networks: what one would
-share), ``state.safetensors`` (optimizers, random streams, engine) and ``manifest.json`` (format,
-step, names, shapes, dtypes, and SHA-256 of both files and of itself). It appears under its name
-only when all of it is safe on disk.
+A checkpoint is a folder ``step-000001000`` with ``model.safetensors`` (the networks, for sharing),
+``state.safetensors`` (optimizers, random streams, engine) and ``manifest.json`` (format, step,
+names, shapes, dtypes, and SHA-256 of both files and of itself). It gets its name only when all of
+it is durable.
 """
 
 import contextlib
@@ -29,17 +29,22 @@ FORMAT = 1
 MAX_FILE_BYTES = 64 * 2**30
 MAX_MANIFEST_BYTES = 2 * 2**20
 MAX_HEADER_BYTES = 4 * 2**20
+MAX_LENGTH, MAX_DIMENSIONS = 2**48, 64
 FILES = ("model", "state")
 _NAME = re.compile(r"step-(\d{9,})")
-
+_ITEM_BYTES = {
+    str(dtype).removeprefix("torch."): dtype.itemsize
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype)
+}
 
 Shapes = Mapping[str, tuple[str, tuple[int, ...]]]
-"""dtype and shape of tensors by name."""
+"""Dtype and shape of tensors, by name."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and verified."""
+    """A checkpoint that has been verified; tensors are on the CPU."""
 
     path: Path
     step: int
@@ -54,11 +59,18 @@ def write(
     state: Mapping[str, Tensor],
     may_be_infinite: Collection[str] = (),
 ) -> Path:
-    """Write the checkpoint of ``step`` below ``folder``, durably; on any error nothing of it stays.
+    """Write the checkpoint of ``step`` into ``folder``, durably; after an error nothing of it is
+    left.
+
+    Args:
+        folder: the folder of the checkpoints; created if it does not exist.
+        step: updates done.
+        model: tensors of the networks, by name.
+        state: all other tensors, by name.
+        may_be_infinite: names of tensors that may hold NaN or infinity.
 
     Raises:
-        CheckpointError: a number is NaN or infinite, but in the tensors named in
-            ``may_be_infinite``; or the disk refused.
+        CheckpointError: another tensor holds NaN or infinity, or the disk refused.
     """
     for name, tensor in [*model.items(), *state.items()]:
         if name not in may_be_infinite and not bool(torch.isfinite(tensor).all()):
@@ -66,14 +78,13 @@ def write(
                 f"step {step}: {name} has NaN or infinite values; no checkpoint was written"
             )
     target = folder / f"step-{step:09d}"
-    temporary, replaced = (
-        folder / f".{target.name}.{os.getpid()}.{suffix}" for suffix in ("tmp", "old")
-    )
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    replaced = folder / f".{target.name}.{os.getpid()}.old"
     try:
         atomic.make_folder(folder)
         for path in (temporary, replaced):
             atomic.remove(path)
-        atomic.new_folder(temporary)
+        atomic.make_new_folder(temporary)
         _write_files(temporary, step, {"model": model, "state": state})
         if target.exists():
             atomic.rename(target, replaced)
@@ -81,9 +92,8 @@ def write(
     except OSError as error:
         raise CheckpointError(f"step {step}: cannot write {target}: {error.strerror}") from error
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # what is left behind bears no checkpoint's name, and goes with the next
+        # What cannot be removed has no checkpoint's name; prune removes it later.
+        with contextlib.suppress(OSError):
             if replaced.exists() and not target.exists():
                 atomic.rename(replaced, target)
             for path in (temporary, replaced):
@@ -94,7 +104,7 @@ def write(
 def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
     manifest: dict[str, Any] = {"format": FORMAT, "step": step, "files": {}}
     for part, tensors in parts.items():
-        # clone: tensors may share memory (tied weights, views of a ring), which safetensors refuses
+        # safetensors refuses tensors that share memory, such as tied weights and views: clone.
         data = save(
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         )
@@ -115,16 +125,14 @@ def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and what a killed process left half-written.
+    """Remove all but the newest ``keep`` checkpoints, and unfinished ones of killed processes.
 
     Raises:
         OSError: something could not be removed; the rest was.
     """
     problems = []
-    for path in steps(folder)[
-        keep:
-    ]:  # renamed first: no half of a checkpoint bears a checkpoint's name
-        try:
+    for path in steps(folder)[keep:]:
+        try:  # renamed first: a half-removed checkpoint must not have a checkpoint's name
             atomic.rename(path, path.with_name(f".{path.name}.{os.getpid()}.tmp"))
         except OSError as error:
             problems.append(error)
@@ -138,8 +146,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Rename checkpoints of later steps, which were damaged, so that they count as none:
-    ``damaged-step-000001000``.
+    """Rename the checkpoints after ``step``, which are damaged, to ``damaged-step-000001000``.
 
     Raises:
         OSError: the disk refused.
@@ -152,7 +159,7 @@ def set_aside(folder: Path, step: int) -> None:
 
 
 def steps(folder: Path) -> list[Path]:
-    """The checkpoint folders below ``folder``, newest first; unverified."""
+    """The checkpoints in ``folder``, newest first; not verified."""
     found = [
         path
         for path in folder.glob("step-*")
@@ -164,16 +171,16 @@ def steps(folder: Path) -> list[Path]:
 def newest(
     folder: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES
 ) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint that verifies, and why each newer one was skipped.
+    """Read the newest valid checkpoint; also gives why each newer one was skipped.
 
     Args:
-        folder: where the checkpoints are.
-        expected: dtype and shape of the model's tensors by name; one of another model is refused
-        unread.
-        limit: so is one with a file larger than this, in bytes.
+        folder: the folder of the checkpoints.
+        expected: dtype and shape of the model's tensors, by name. A checkpoint with others is
+            skipped unread.
+        limit: bytes. A checkpoint with a larger file is skipped unread.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: none is valid.
     """
     skipped: list[str] = []
     for path in steps(folder):
@@ -185,14 +192,18 @@ def newest(
 
 
 def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES) -> Checkpoint:
-    """Read one checkpoint; sizes, hashes, names, shapes and dtypes are checked before a tensor is
-    used.
+    """Read one checkpoint; sizes, hashes, names, shapes and dtypes are verified first.
+
+    Args:
+        path: the checkpoint's folder.
+        expected: see :func:`newest`.
+        limit: see :func:`newest`.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it.
     """
     if path.is_symlink():
-        raise CheckpointError(f"{path}: a symbolic link, which could lead anywhere")
+        raise CheckpointError(f"{path}: a symbolic link, which may lead out of the run: remove it")
     manifest = _read_manifest(path / "manifest.json")
     match = _NAME.fullmatch(path.name)
     if match is None or manifest["step"] != int(match[1]):
@@ -209,17 +220,17 @@ def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES
 def _compare(path: Path, found: Shapes, expected: Shapes) -> None:
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
-            there, here = (
-                " ".join(map(str, each.get(name, ("nothing",)))) for each in (found, expected)
+            stored, needed = (
+                " ".join(map(str, each.get(name, ("missing",)))) for each in (found, expected)
             )
             raise CheckpointError(
-                f"{path}: {name!r} is {there} in it, and {here} in the model that run.json describes"
+                f"{path}: {name!r} is {stored}, but {needed} in the model that run.json describes"
             )
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a manifest says of one file, checked for being possible."""
+    """One file of a manifest, checked to be possible."""
 
     size: int
     digest: str
@@ -245,18 +256,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path, entry: Any, limit: int) -> _Entry:
-    """One file's part of a manifest: types, known dtypes, and sizes that add up."""
+    """Check one file of a manifest: types, known dtypes, and sizes that add up."""
     try:
         size, digest = entry["bytes"], entry["sha256"]
         tensors = {name: (dtype, tuple(shape)) for name, (dtype, shape) in entry["tensors"].items()}
         content = 0
         for dtype, shape in tensors.values():
-            if (
-                not all(type(length) is int and 0 <= length < 2**48 for length in shape)
-                or len(shape) > 64
-            ):
+            possible = all(type(n) is int and 0 <= n < MAX_LENGTH for n in shape)
+            if not possible or len(shape) > MAX_DIMENSIONS:
                 raise ValueError("impossible shape")
-            content += math.prod(shape) * _BYTES[dtype]
+            content += math.prod(shape) * _ITEM_BYTES[dtype]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: its manifest entry is damaged ({type(error).__name__})"
@@ -284,9 +293,8 @@ def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
         tensors = load(data)
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path}: damaged ({first_line(error)})") from None
-    if {
-        name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()
-    } != entry.tensors:
+    shapes = {name: (_dtype(tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    if shapes != entry.tensors:
         raise CheckpointError(f"{path}: its tensors are not those of the manifest")
     return tensors
 
@@ -306,15 +314,3 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-_BYTES = {
-    name: dtype.itemsize
-    for name in (
-        *("bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"),
-        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
-        *("float8_e4m3fn", "float8_e5m2"),
-    )
-    if isinstance(dtype := getattr(torch, name, None), torch.dtype)
-}
-"""Bytes of a number, by dtype."""

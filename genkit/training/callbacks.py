@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..callback import Audience, Callback
+from ..callback import Callback, CallbackList
 from ..config import TrainOptions
 from ..data.datasets import Notify
 from ..errors import ContractError, UnknownNameError, UsageError, attribute_errors, nearest
@@ -15,7 +15,7 @@ def make_callbacks(
     options: TrainOptions,
     callbacks: str | Sequence[str | Callback],
     progress: bool,
-) -> Audience:
+) -> CallbackList:
     """The progress where it is wanted, the caller's own callbacks, and those that the options name.
 
     Raises:
@@ -43,7 +43,7 @@ def make_callbacks(
             if method.startswith("on_") and not hasattr(Callback, method):
                 kind, hint = type(callback).__name__, nearest(method, dir(Callback))
                 raise ContractError(f"{kind}.{method} is never called{hint}")
-    return Audience(objects, named)
+    return CallbackList(objects, named)
 
 
 def drop_missing_callbacks(

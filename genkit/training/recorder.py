@@ -17,7 +17,7 @@ from ..interfaces import Trainer
 from ..plugins.registry import Registry
 from ..run import Run
 from ..run_info import RunInfo
-from ..storage import checkpoint, state
+from ..storage import checkpoint, lock, state
 from ..storage.folder import (
     ALARM,
     EVALUATION,
@@ -59,7 +59,8 @@ class RunRecorder:
         Raises:
             RunError: the folder is not empty, in use, or cannot be written.
         """
-        with RunFolder.claim(out, f"{_slug(info.model.name)}-{_slug(info.dataset.name)}") as folder:
+        title = f"{_slug(info.model.name)}-{_slug(info.dataset.name)}"
+        with lock.claim(out, title) as folder:
             recorder = cls(Run(folder, info, trainer_class, registry), callbacks)
             recorder.write_info(info)
             yield recorder
@@ -183,7 +184,7 @@ class RunRecorder:
         self.attempt(lambda: self.folder.write_json(FAILURE, failure), FAILURE)
 
     def attempt(self, write: Callable[[], object], what: str) -> bool:
-        """Write what can be made later. Where the disk refuses, that is a notice: training goes on."""
+        """Write what can be made later; training goes on where the disk refuses, with a notice."""
         try:
             write()
         except (OSError, RunError) as error:

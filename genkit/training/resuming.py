@@ -13,7 +13,7 @@ from ..engines.kernels import resolve_for_resume
 from ..errors import UsageError
 from ..models import ModelInfo, resolve_model
 from ..run import Run
-from ..storage import checkpoint
+from ..storage import checkpoint, lock
 from .callbacks import drop_missing_callbacks, make_callbacks
 from .recorder import RunRecorder
 from .session import Training
@@ -45,7 +45,7 @@ def reopen(
         raise UsageError(
             "callbacks of a resumed run are objects: those by name are the ones it was started with"
         )
-    with run.folder.exclusive():
+    with lock.hold(run.folder):
         options, missing = drop_missing_callbacks(run.registry, _changed_options(run, changes))
         listeners = make_callbacks(run.registry, options, callbacks, progress)
         for problem in missing:

@@ -55,7 +55,7 @@ def genkit_datasets() -> list[Dataset]:
             "1,797 handwritten digits, enlarged to 28x28 grey; needs no network",
             "genkit_plugins.datasets:digits",
         ),
-        Dataset("folder", "your own images: folder:PATH", "genkit_plugins.datasets:folder"),
+        Dataset("folder", "your own images: folder:PATH", "genkit_plugins.folder_dataset:folder"),
     ]
 
 

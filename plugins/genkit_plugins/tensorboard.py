@@ -1,4 +1,4 @@
-"""A run as TensorBoard shows it: the worked example of a callback."""
+"""Logs of a run for TensorBoard, also the worked example of a callback."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ import genkit
 
 
 class TensorBoard(genkit.Callback):
-    """Writes metrics, the alarm's figures and sample grids to ``tensorboard/`` in the run folder.
+    """Writes metrics, the alarm's values and sample grids to ``tensorboard/`` in the run folder.
 
     Raises:
         GenkitError: tensorboard is not installed.
@@ -21,9 +21,8 @@ class TensorBoard(genkit.Callback):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise genkit.GenkitError(
-                "tensorboard is not installed: pip install tensorboard"
-            ) from None
+            message = "tensorboard is not installed: pip install 'genkit-torch[tensorboard]'"
+            raise genkit.GenkitError(message) from None
         self._make = SummaryWriter
         self._writer: Any = None
 
@@ -32,7 +31,7 @@ class TensorBoard(genkit.Callback):
             raise genkit.GenkitError(
                 f"{path / 'tensorboard'} leads out of the run folder: remove it"
             )
-        # Of a run that is resumed, what was written past the checkpoint is hidden.
+        # When a run is resumed, TensorBoard hides what was written after the checkpoint.
         self._writer = self._make(str(path / "tensorboard"), purge_step=step + 1 if step else None)
 
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -54,7 +53,7 @@ class TensorBoard(genkit.Callback):
             self._writer.add_scalar(f"test/{name}", value, step)
 
     def on_stop(self, step: int) -> None:
-        self._writer.close()  # and opened again by what follows, if anything does
+        self._writer.close()  # a later write reopens it
 
     def on_end(self, step: int, path: Path, samples: Path | None) -> None:
         self._writer.close()

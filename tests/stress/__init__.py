@@ -1,6 +1,5 @@
-"""What a run survives, tried out: kills, signals, failing disks, power cuts, hostile files and
-hostile names.
+"""Trials of what a run survives: kills, signals, disk faults, power cuts, hostile files and names.
 
-``python -m tests.stress`` runs everything at full size and prints a table; the tests run a small
+``python -m tests.stress`` runs all trials at full size and prints a table. The tests run a small
 part of each.
 """

@@ -1,6 +1,4 @@
-"""``python -m tests.stress [NAME ...]``: all of it at full size, or what is named; a table of what
-came out.
-"""
+"""``python -m tests.stress [NAME ...]`` runs trials at full size and prints a table of results."""
 
 import argparse
 import platform
@@ -28,7 +26,7 @@ FULL: dict[str, Callable[[Path], Mapping[str, float]]] = {
     "signals": lambda folder: signals(100, folder),
     "names": lambda folder: names(1000, folder),
 }
-"""What is done at full size."""
+"""The trials at full size, by name."""
 
 
 def main() -> None:
@@ -40,19 +38,18 @@ def main() -> None:
     if unknown := sorted(set(chosen) - FULL.keys()):
         parser.error(f"there is no {unknown[0]!r}; there are {', '.join(FULL)}")
     torch.set_num_threads(1)
-    print(
-        f"{date.today()}, genkit {genkit.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    versions = f"genkit {genkit.__version__}, torch {torch.__version__}"
+    print(f"{date.today()}, {versions}, Python {platform.python_version()}")
     print("| what | result | seconds |\n|---|---|---|")
     for name in chosen:
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             result = FULL[name](Path(folder))
-        figures = ", ".join(
+        values = ", ".join(
             f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}"
             for key, value in result.items()
         )
-        print(f"| {name} | {figures} | {time.perf_counter() - start:.0f} |", flush=True)
+        print(f"| {name} | {values} | {time.perf_counter() - start:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

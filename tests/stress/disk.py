@@ -18,16 +18,16 @@ from genkit.storage import atomic, checkpoint
 from genkit.storage.folder import RunFolder
 
 CHANGES = ("open", "write", "fsync", "mkdir", "rename", "replace")
-"""What a save asks of the operating system, and what may fail."""
+"""The system calls of a save, each of which may fail."""
 
 
 def tensors(step: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Networks and state of a made-up training."""
+    """Networks and state of an imaginary training."""
     return {"a.weight": torch.full((3, 5), float(step))}, {"trainer/iteration": torch.tensor(step)}
 
 
 def save(folder: RunFolder, step: int, keep: int = 2) -> None:
-    """What the training loop does at a checkpoint."""
+    """Save as the training loop does."""
     folder.append("metrics.jsonl", {"step": step, "loss": 1.0 / step})
     folder.append("timing.jsonl", {"step": step, "seconds": 1.0})
     folder.sync_rows()
@@ -36,22 +36,19 @@ def save(folder: RunFolder, step: int, keep: int = 2) -> None:
 
 
 def newest(folder: RunFolder) -> int:
-    """Step of the newest checkpoint that verifies and has all its rows; -1: there is none."""
+    """Step of the newest valid checkpoint with all its rows; -1 if there is none."""
     try:
         found, _ = checkpoint.newest(folder.checkpoints)
     except CheckpointError:
         return -1
     rows = [row["step"] for row in folder.read_rows("metrics.jsonl") if row["step"] <= found.step]
-    whole = rows == list(range(1, found.step + 1)) and found.model[
-        "a.weight"
-    ].unique().tolist() == [found.step]
-    return found.step if whole else -1
+    complete = rows == list(range(1, found.step + 1))
+    intact = found.model["a.weight"].unique().tolist() == [found.step]
+    return found.step if complete and intact else -1
 
 
 class Os:
-    """The part of ``os`` that :mod:`genkit.storage.atomic` uses, with ``before`` told of each
-    change.
-    """
+    """``os`` for :mod:`genkit.storage.atomic`, which calls ``before`` ahead of each change."""
 
     def __init__(self, before: Callable[[str, tuple[Any, ...]], None]) -> None:
         self._before = before
@@ -75,7 +72,7 @@ def _patched(stand_in: Any) -> Iterator[None]:
 
 
 def faults(folder: Path) -> dict[str, int]:
-    """At every system call of a save: ENOSPC, EIO, and a kill. A valid checkpoint is always left."""
+    """ENOSPC, EIO and a kill at every system call of a save; a valid checkpoint is always left."""
     result = {
         "calls": 0,
         "faults": 0,
@@ -83,11 +80,11 @@ def faults(folder: Path) -> dict[str, int]:
         "left behind": 0,
         "could not go on": 0,
     }
-    count = [0]
+    calls: list[str] = []
     run = _run_with_one_checkpoint(folder / "count")
-    with _patched(Os(lambda name, arguments: count.__setitem__(0, count[0] + 1))):
+    with _patched(Os(lambda name, arguments: calls.append(name))):
         save(run, 2)
-    result["calls"] = count[0]
+    result["calls"] = len(calls)
     for number in range(result["calls"]):
         for fault in (errno.ENOSPC, errno.EIO, None):
             result["faults"] += 1
@@ -111,9 +108,7 @@ def _run_with_one_checkpoint(path: Path) -> RunFolder:
 
 
 def _save_with_fault(run: RunFolder, number: int, fault: int | None) -> bool:
-    """Save step 2 and fail at the system call ``number``, by an error or by dying; whether it was
-    acknowledged.
-    """
+    """Save step 2 with an error or a kill at system call ``number``; whether it succeeded."""
     left = [number]
 
     def before(name: str, arguments: tuple[Any, ...]) -> None:
@@ -143,7 +138,7 @@ def _save_with_fault(run: RunFolder, number: int, fault: int | None) -> bool:
 
 @dataclass
 class Node:
-    """A file or folder as the disk knows it, and what of it is only in memory."""
+    """A file or folder: what is on disk (``safe_``), and what is only in memory."""
 
     folder: bool
     content: bytes = b""
@@ -156,9 +151,7 @@ class Node:
 
 @dataclass
 class Disk:
-    """A file system in memory that forgets, when the power goes, what was not fsynced: any part of
-    it.
-    """
+    """A simulated file system that may lose in a power cut any part of what was not fsynced."""
 
     root: Path
     top: Node = field(default_factory=lambda: Node(folder=True))
@@ -203,8 +196,8 @@ class Disk:
             self.change(new.parent, {old.name: None, new.name: self.node(old)})
 
     def after_power_cut(self, rng: random.Random, target: Path) -> None:
-        """Write to ``target`` what a disk may hold: all that is safe, and any part of the rest, in
-        any order.
+        """Write to ``target`` what the disk may hold: all that is safe and a random part of the
+        rest.
         """
         self._write(self.top, rng, target)
 
@@ -228,9 +221,7 @@ class Disk:
 
 
 class RecordingOs:
-    """``os`` for :mod:`genkit.storage.atomic`, which notes each change with what :class:`Disk`
-    needs to repeat it.
-    """
+    """``os`` for :mod:`genkit.storage.atomic`, which records changes for a :class:`Disk`."""
 
     def __init__(self, events: list[tuple[Any, ...]]) -> None:
         self._events = events
@@ -256,18 +247,16 @@ class RecordingOs:
 
 
 def power_cuts(count: int, folder: Path, seed: int = 0, steps: int = 6) -> dict[str, int]:
-    """Cut the power ``count`` times somewhere in six saves: the last acknowledged checkpoint is
-    there, and its rows.
-    """
+    """Cut the power ``count`` times during six saves; count lost checkpoints and rows."""
     events: list[tuple[Any, ...]] = []
     (folder / "recorded").mkdir(parents=True)
     run = RunFolder(folder / "recorded" / "run")
-    really = atomic.remove
+    real_remove = atomic.remove
 
     def remove(path: Path) -> None:
-        there = path.exists()
-        really(path)
-        if there:
+        existed = path.exists()
+        real_remove(path)
+        if existed:
             events.append(("remove", path))
 
     with _patched(RecordingOs(events)), mock.patch.object(atomic, "remove", remove):

@@ -1,6 +1,4 @@
-"""kill -9 at random moments of short runs: no acknowledged checkpoint is lost, and the end is
-always the same.
-"""
+"""SIGKILL at random moments of a run loses no acknowledged checkpoint and changes no result."""
 
 import random
 import signal
@@ -17,20 +15,17 @@ KILLS_A_RUN = 4
 
 
 def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
-    """Kill ``count`` processes; what was lost, what was taken though damaged, and which ends
-    differed.
-    """
+    """Kill ``count`` processes; count lost checkpoints, and results unlike a whole run's."""
     warm_up()
     rng = random.Random(seed)
     result = {"kills": 0, "runs": 0, "acknowledged": 0, "lost": 0, "other ends": 0}
     reference: dict[str, tuple[str, float]] = {}
     for model in MODELS:
         start = time.monotonic()
-        assert (
-            Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0]
-            == 0
-        )
-        reference[model] = (digest(folder / f"whole-{model}"), time.monotonic() - start)
+        out = folder / f"whole-{model}"
+        whole = Child(lambda callbacks, m=model, o=out: train(m, o, ITERATIONS, callbacks))
+        assert whole.end()[0] == 0
+        reference[model] = (digest(out), time.monotonic() - start)
     while result["kills"] < count:
         model = list(MODELS)[result["runs"] % len(MODELS)]
         expected, seconds = reference[model]
@@ -38,7 +33,7 @@ def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
         result["runs"] += 1
         safe = -1
         for _ in range(KILLS_A_RUN):
-            child = Child(lambda told, m=model, o=out: train(m, o, ITERATIONS, told))
+            child = Child(lambda callbacks, m=model, o=out: train(m, o, ITERATIONS, callbacks))
             child.kill_after(rng.uniform(0, 1.1 * seconds))
             code, steps = child.end()
             killed = code == -signal.SIGKILL
@@ -50,7 +45,8 @@ def kills(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
             if not killed:
                 break
         else:
-            code, _ = Child(lambda told, m=model, o=out: train(m, o, ITERATIONS, told)).end()
+            child = Child(lambda callbacks, m=model, o=out: train(m, o, ITERATIONS, callbacks))
+            code, _ = child.end()
             assert _finished(code, out), f"it could not be resumed: {code}"
         result["other ends"] += digest(out) != expected
     return result
@@ -66,5 +62,5 @@ def _newest(out: Path) -> int:
     if not checkpoint.steps(out / "checkpoints"):
         return -1
     found, skipped = checkpoint.newest(out / "checkpoints")
-    assert not skipped, f"a damaged checkpoint bears a checkpoint's name: {skipped}"
+    assert not skipped, f"a damaged checkpoint has the name of one: {skipped}"
     return found.step

@@ -1,7 +1,6 @@
-"""Malformed checkpoints, made from a good one by structured mutations; every one is refused by a
-GenkitError.
+"""Malformed checkpoints, mutated from a valid one: each is refused by a GenkitError.
 
-Most are signed again, so that the SHA-256 lets them pass and the checks behind it are reached.
+Most get a new SHA-256, so that they reach the checks behind it.
 """
 
 import copy
@@ -13,7 +12,7 @@ import random
 import shutil
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +29,14 @@ from .subject import images, train, warm_up
 Parts = dict[str, Any]
 """A checkpoint taken apart: ``manifest``, and the header and data of each file."""
 
-WRONG_VALUES = (
-    *(
-        None,
-        True,
-        -1,
-        0,
-        1,
-        2**31,
-        2**63,
-        2**64,
-        10**30,
-        0.5,
-        1e308,
-        "",
-        "x",
-        "F32",
-        "../../x",
-        "\0",
-        "é" * 300,
-    ),
-    *([], [0], [-1], [2**62, 2**62], [[]], {}, {"a": 1}, [None], ["x"]),
-)
+WRONG_NUMBERS = (-1, 0, 1, 2**31, 2**63, 2**64, 10**30, 0.5, 1e308)
+WRONG_TEXTS = ("", "x", "F32", "../../x", "\0", "é" * 300)
+WRONG_LISTS: tuple[list[Any], ...] = ([], [0], [-1], [2**62, 2**62], [[]], [None], ["x"])
+WRONG_VALUES = (None, True, {}, {"a": 1}, *WRONG_NUMBERS, *WRONG_TEXTS, *WRONG_LISTS)
 
 
 def take_apart(path: Path) -> Parts:
-    """The parts of a good checkpoint."""
+    """The parts of a valid checkpoint."""
     parts: Parts = {"manifest": json.loads((path / "manifest.json").read_text())}
     for part in checkpoint.FILES:
         data = (path / f"{part}.safetensors").read_bytes()
@@ -65,7 +46,7 @@ def take_apart(path: Path) -> Parts:
 
 
 def put_together(parts: Parts, path: Path, signed: bool) -> None:
-    """Write a checkpoint from parts; ``signed``: with the sizes and SHA-256 that they have now."""
+    """Write a checkpoint from parts; if ``signed``, with their present sizes and SHA-256."""
     path.mkdir()
     manifest = parts["manifest"]
     for part in checkpoint.FILES:
@@ -88,21 +69,20 @@ def put_together(parts: Parts, path: Path, signed: bool) -> None:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in nested dicts and lists."""
-    children = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    return [
-        place for key, child in children for place in [(*path, key), *_places(child, (*path, key))]
-    ]
+    """The path of every value in nested dicts and lists."""
+    children: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    found = []
+    for key, child in children:
+        found += [(*path, key), *_places(child, (*path, key))]
+    return found
 
 
 def _change(root: Any, rng: random.Random) -> None:
-    """Replace, remove, rename or double something, anywhere."""
+    """Replace, remove or rename a random value."""
     place = rng.choice(_places(root))
     holder = root
     for key in place[:-1]:
@@ -117,21 +97,19 @@ def _change(root: Any, rng: random.Random) -> None:
 
 
 def manifest_values(parts: Parts, rng: random.Random) -> bool:
-    """Something else in the manifest."""
+    """Another value in the manifest."""
     _change(parts["manifest"], rng)
     return rng.random() < 0.8
 
 
 def header_values(parts: Parts, rng: random.Random) -> bool:
-    """Something else in a header: offsets, dtypes, shapes, names."""
+    """Another value in a header: offsets, dtypes, shapes, names."""
     _change(parts[rng.choice(checkpoint.FILES)]["header"], rng)
     return True
 
 
 def both_agree(parts: Parts, rng: random.Random) -> bool:
-    """A tensor that is renamed, missing or of another dtype, in header and manifest alike: only the
-    model can tell.
-    """
+    """A tensor of another name, dtype or shape in header and manifest: only the model differs."""
     part = rng.choice(checkpoint.FILES)
     header, tensors = parts[part]["header"], parts["manifest"]["files"][part]["tensors"]
     name = rng.choice(list(tensors))
@@ -151,9 +129,7 @@ def both_agree(parts: Parts, rng: random.Random) -> bool:
 
 
 def header_bytes(parts: Parts, rng: random.Random) -> bool:
-    """A header that is no JSON, is nested without end, has a name twice, or has another length than
-    it says.
-    """
+    """A header that is not JSON, is nested deeply, has a name twice, or has a wrong length."""
     part = parts[rng.choice(checkpoint.FILES)]
     text = json.dumps(part["header"]).encode()
     name = json.dumps(next(iter(part["header"]))).encode()
@@ -174,9 +150,7 @@ def header_bytes(parts: Parts, rng: random.Random) -> bool:
 
 
 def data_bytes(parts: Parts, rng: random.Random) -> bool:
-    """Data cut short, longer, or with a bit flipped (that one unsigned: signed, it would be another
-    model).
-    """
+    """Data that are too short, too long, or (with the old SHA-256) have a flipped bit."""
     part = parts[rng.choice(checkpoint.FILES)]
     data = part["data"]
     action = rng.choice(("cut", "longer", "flip"))
@@ -200,7 +174,7 @@ MUTATIONS: tuple[Callable[[Parts, random.Random], bool], ...] = (
 
 
 def damage_files(path: Path, rng: random.Random) -> None:
-    """Something that is no plain file, or a huge one, in the place of a file of the checkpoint."""
+    """Replace a file of the checkpoint by one that is not regular, is huge or is garbage."""
     file = path / rng.choice(("manifest.json", "model.safetensors", "state.safetensors"))
     data = file.read_bytes()
     file.unlink()
@@ -213,7 +187,7 @@ def damage_files(path: Path, rng: random.Random) -> None:
         os.mkfifo(file)
     elif action == "huge":
         file.write_bytes(data)
-        os.truncate(file, rng.choice((2**33, 2**40)))  # sparse: it takes no room
+        os.truncate(file, rng.choice((2**33, 2**40)))  # sparse: it takes no space
     elif action == "garbage":
         file.write_bytes(bytes(rng.randrange(256) for _ in range(200)))
     elif action == "json":
@@ -227,9 +201,7 @@ def damage_files(path: Path, rng: random.Random) -> None:
 
 
 def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Try ``count`` malformed checkpoints; how many did something else than end in a GenkitError in
-    good time.
-    """
+    """Try ``count`` malformed checkpoints; count those accepted, and measure time and memory."""
     warm_up()
     run = train("vae", folder / "run", 6)
     (good, *_) = checkpoint.steps(run.path / "checkpoints")
@@ -254,12 +226,12 @@ def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
         else:
             parts = copy.deepcopy(original)
             put_together(parts, target, MUTATIONS[number % 6](parts, rng))
-        before_it = _memory(reset=True)
+        memory_before = _memory(reset=True)
         start = time.perf_counter()
         accepted = _use(Run.open(run.path), data)
         result["slowest (s)"] = max(result["slowest (s)"], time.perf_counter() - start)
         result["tried"] += 1
-        result["most memory (MiB)"] = max(result["most memory (MiB)"], _memory() - before_it)
+        result["most memory (MiB)"] = max(result["most memory (MiB)"], _memory() - memory_before)
         if accepted:
             same = all(
                 (target / f"{part}.safetensors").read_bytes() == before[part]
@@ -272,8 +244,8 @@ def malformed(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
 
 
 def _memory(reset: bool = False) -> float:
-    """The most memory this process has had since the last reset, MiB; NaN where the system does not
-    tell.
+    """The most memory of this process since the last reset, MiB; NaN if the system does not report
+    it.
     """
     try:
         if reset:
@@ -285,9 +257,7 @@ def _memory(reset: bool = False) -> float:
 
 
 def _use(run: Run, data: genkit.ImageData) -> bool:
-    """Read the checkpoint, restore it and make a step, as resuming does; whether nothing was
-    refused.
-    """
+    """Read the checkpoint, restore it and make a step, as resuming does; False if it is refused."""
     try:
         found, _ = run.newest_checkpoint()
         core = run.info.options
@@ -310,7 +280,7 @@ def _use(run: Run, data: genkit.ImageData) -> bool:
 
 
 def _equivalent(path: Path, good: Path) -> bool:
-    """Whether a mutation left every tensor as it was: another order of names, a note in the header."""
+    """Whether a mutation left every tensor as it was, such as another order of names."""
     ours = checkpoint.read(path)
     renamed = good.rename(good.with_name(path.name))
     try:

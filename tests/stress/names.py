@@ -1,5 +1,5 @@
-"""Hostile names through every place that takes or shows one: nothing escapes, nothing is executed,
-no traceback.
+"""Hostile names in every place that takes or shows one: nothing is executed or written outside,
+and there is no traceback.
 """
 
 import contextlib
@@ -15,13 +15,14 @@ from unittest import mock
 from genkit.cli.main import main
 from genkit.errors import GenkitError, printable
 from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
-from genkit.plugins import registry
-from genkit.plugins.registry import Plugin, PluginCommand, PluginWarning, Registry
+from genkit.plugins import plugin as plugins
+from genkit.plugins.plugin import Plugin, PluginWarning
+from genkit.plugins.registry import PluginCommand, Registry
 from genkit.storage import atomic
 from tests.pages import check_page
 
 SENTINEL = "pwned"
-"""The file that commands in the names would make."""
+"""The file that commands in the names would create."""
 
 LONG = (
     "a" * 255,
@@ -35,16 +36,14 @@ LONG = (
     "a b" * 99,
 )
 GROUPS: dict[str, list[str]] = json.loads((Path(__file__).parent / "names.json").read_text())
-"""Shell, code, paths, HTML, control characters, Unicode, and what is hardly there."""
+"""Names of each kind: shell, code, paths, HTML, control characters, Unicode, almost empty."""
 NAMES = list(dict.fromkeys((*(name for group in GROUPS.values() for name in group), *LONG)))
 
 Place = Callable[[str], None]
 
 
 def names(count: int, folder: Path) -> dict[str, int]:
-    """Send ``count`` names (all: at least 200) through every place; what went wrong, place by
-    place, fails at once.
-    """
+    """Try ``count`` names (there are at least 200) in every place; the first harm is an error."""
     cage = folder / "cage" / "inner"
     cage.mkdir(parents=True)
     step = max(1, len(NAMES) // count)
@@ -90,9 +89,7 @@ SMALL = (
 
 
 def call(*arguments: str) -> str:
-    """The command line in this process; what it printed, which must be free of what could move a
-    cursor.
-    """
+    """Run a command in this process; its output must have no control character."""
     out = io.StringIO()
     ends: list[object] = []
     with (
@@ -110,25 +107,25 @@ def call(*arguments: str) -> str:
 
 
 def assert_harmless(text: str, place: str, name: object) -> None:
-    """No control character but the ends of lines, no traceback."""
+    """Check that a text has no traceback, and no control character but line ends."""
     for line in text.split("\n"):
         assert printable(line) == line, f"{place} of {name!r} prints {line!r}"
     assert "Traceback" not in text, f"{place} of {name!r}: {text}"
 
 
 def _on_the_command_line(*arguments: str) -> Place:
-    """A place among the arguments of a command, marked ``@``."""
+    """An argument of a command, marked ``@``."""
     return lambda name: void(call(*(argument.replace("@", name) for argument in arguments)))
 
 
 def void(_: object) -> None:
-    """Nothing of it is needed."""
+    """Discard a value."""
 
 
 def _as_out(name: str) -> None:
-    """A run folder of that name is made where the user says, or refused."""
+    """A run folder of that name is created where the user wants it, or refused."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        return  # it is the user's own word, and leads where the user wants
+        return  # the user may name any folder
     call("train", "simple-gan", *SMALL, "--dataset", "digits", "--out", name)
     if name in {path.name for path in Path().iterdir() if (path / "run.json").is_file()} - {"run"}:
         call("resume", name)
@@ -136,25 +133,25 @@ def _as_out(name: str) -> None:
 
 
 def _in_run_json(*keys: str, listed: bool = False) -> Place:
-    """A place in a stranger's ``run.json``: the run is used as far as it can be."""
+    """A value in an untrusted ``run.json``; every command that reads a run is tried."""
 
     def go(name: str) -> None:
-        shutil.rmtree("stranger", ignore_errors=True)
-        shutil.copytree("run", "stranger")
-        content = json.loads(Path("stranger/run.json").read_text())
+        shutil.rmtree("untrusted", ignore_errors=True)
+        shutil.copytree("run", "untrusted")
+        content = json.loads(Path("untrusted/run.json").read_text())
         holder = content
         for key in keys[:-1]:
             holder = holder[key]
         holder[keys[-1]] = [name] if listed else name
-        Path("stranger/run.json").write_text(json.dumps(content))
+        Path("untrusted/run.json").write_text(json.dumps(content))
         for command in (
-            ("sample", "stranger", "--count", "1"),
-            ("plot", "stranger"),
-            ("report", "stranger"),
-            ("compare", "run", "stranger", "--html", "stranger/compare.html"),
+            ("sample", "untrusted", "--count", "1"),
+            ("plot", "untrusted"),
+            ("report", "untrusted"),
+            ("compare", "run", "untrusted", "--html", "untrusted/compare.html"),
             ("runs", "."),
-            ("resume", "stranger"),
-            ("evaluate", "stranger"),
+            ("resume", "untrusted"),
+            ("evaluate", "untrusted"),
         ):
             call(*command)
         assert_pages_harmless(name)
@@ -163,18 +160,19 @@ def _in_run_json(*keys: str, listed: bool = False) -> Place:
 
 
 def assert_pages_harmless(name: str) -> None:
-    """The pages of the run have the elements and attributes that the templates wrote, and no other."""
-    for page in (Path("stranger/report.html"), Path("stranger/compare.html")):
+    """Check that the pages of the run have only the elements and attributes of the templates."""
+    for page in (Path("untrusted/report.html"), Path("untrusted/compare.html")):
         if page.exists():
             check_page(page.read_text(encoding="utf-8"), name)
 
 
-def _as_metric_of_a_stranger(name: str) -> None:
+def _as_metric(name: str) -> None:
+    """The name of a metric, an extractor and a failure in an untrusted run."""
     rows = [{"step": 1, name: 0.5}, {"step": 2, name: 0.25}]
-    shutil.rmtree("stranger", ignore_errors=True)
-    shutil.copytree("run", "stranger")
-    Path("stranger/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("stranger/evaluation.json").write_text(
+    shutil.rmtree("untrusted", ignore_errors=True)
+    shutil.copytree("run", "untrusted")
+    Path("untrusted/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("untrusted/evaluation.json").write_text(
         json.dumps(
             {
                 "metrics": {
@@ -187,38 +185,38 @@ def _as_metric_of_a_stranger(name: str) -> None:
             }
         )
     )
-    Path("stranger/failure.json").write_text(json.dumps({"step": 1, "reason": name}))
-    call("plot", "stranger")
-    call("report", "stranger")
-    call("compare", "run", "stranger", "--html", "stranger/compare.html")
+    Path("untrusted/failure.json").write_text(json.dumps({"step": 1, "reason": name}))
+    call("plot", "untrusted")
+    call("report", "untrusted")
+    call("compare", "run", "untrusted", "--html", "untrusted/compare.html")
     call("runs", ".")
     assert_pages_harmless(name)
 
 
 def _in_titles(name: str) -> None:
-    """The dataset's name stands above every picture."""
-    shutil.rmtree("stranger", ignore_errors=True)
-    shutil.copytree("run", "stranger")
-    content = json.loads(Path("stranger/run.json").read_text())
+    """The dataset's name, which is in the title of every figure."""
+    shutil.rmtree("untrusted", ignore_errors=True)
+    shutil.copytree("run", "untrusted")
+    content = json.loads(Path("untrusted/run.json").read_text())
     content["dataset"]["name"] = name
-    Path("stranger/run.json").write_text(json.dumps(content))
-    call("interpolate", "stranger", "--pairs", "1", "--steps", "2")
-    call("animate", "stranger")
+    Path("untrusted/run.json").write_text(json.dumps(content))
+    call("interpolate", "untrusted", "--pairs", "1", "--steps", "2")
+    call("animate", "untrusted")
 
 
 def _in_an_entry(field: str) -> Place:
-    """A plugin whose entries bear the name; it is listed, or left out with a warning."""
+    """A plugin whose entries have the name; it is listed, or left out with a warning."""
 
     def go(name: str) -> None:
         for kind in (Model, Dataset, Metric, CallbackEntry):
             entry = kind(**{"name": "x", "summary": "x", "target": "json:loads", field: name})
             plugin = Plugin("hostile", "hostile", "hostile", "1", "here")
 
-            def ask(_: Plugin, kind: type = kind, entry: object = entry) -> object:
-                registry._check_entry(entry)  # type: ignore[arg-type]
+            def call_hooks(_: Plugin, kind: type = kind, entry: object = entry) -> object:
+                plugins._check_entry(entry)  # type: ignore[arg-type]
                 return {kind: [entry]}
 
-            with mock.patch.object(registry, "_ask_hooks", ask), _installed([plugin]):
+            with mock.patch.object(plugins, "_call_hooks", call_hooks), _installed([plugin]):
                 call(f"{kind.noun}s")
                 call("train", "hostile/x", "--help")
 
@@ -226,10 +224,10 @@ def _in_an_entry(field: str) -> Place:
 
 
 def _in_metadata(field: str) -> Place:
-    """A distribution whose metadata bears the name."""
+    """A distribution whose metadata has the name."""
 
     def go(name: str) -> None:
-        words = {
+        metadata = {
             "name": "x",
             "module": "not_there",
             "distribution": "x",
@@ -238,10 +236,10 @@ def _in_metadata(field: str) -> Place:
             field: name,
         }
         command = PluginCommand(
-            words["name"], words["distribution"], words["version"], words["module"]
+            metadata["name"], metadata["distribution"], metadata["version"], metadata["module"]
         )
         with _installed(
-            [Plugin(**words)], [command] if registry._NAME.fullmatch(command.name) else []
+            [Plugin(**metadata)], [command] if plugins.NAME.fullmatch(command.name) else []
         ):
             for arguments in (("plugins",), ("models",), ("--help",), (name,), (f"{name}/x",)):
                 call(*arguments)
@@ -254,9 +252,9 @@ def _installed(
     plugins: list[Plugin], commands: list[PluginCommand] | None = None
 ) -> Iterator[None]:
     with (
-        mock.patch("genkit.cli.listing.discover", return_value=Registry(plugins)),
+        mock.patch("genkit.cli.find.discover", return_value=Registry(plugins)),
         mock.patch("genkit.cli.train.discover", return_value=Registry(plugins)),
-        mock.patch("genkit.cli.discover_commands", return_value=commands or []),
+        mock.patch("genkit.cli.main.discover_commands", return_value=commands or []),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("always", PluginWarning)
@@ -299,7 +297,7 @@ PLACES: dict[str, Place] = {
     "data root in run.json": _in_run_json("options", "data_root"),
     "environment in run.json": _in_run_json("environment", "torch"),
     "option in run.json": _in_run_json("config", "d_updates"),
-    "metric in metrics.jsonl": _as_metric_of_a_stranger,
+    "metric in metrics.jsonl": _as_metric,
     "name of an entry": _in_an_entry("name"),
     "summary of an entry": _in_an_entry("summary"),
     "target of an entry": _in_an_entry("target"),

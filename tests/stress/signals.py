@@ -1,6 +1,4 @@
-"""SIGTERM at random moments: the step is finished, its checkpoint is safe within a second, and
-resuming is exact.
-"""
+"""SIGTERM at random moments: the step ends, its checkpoint is durable, and resuming is exact."""
 
 import random
 import signal
@@ -15,8 +13,8 @@ ITERATIONS = 400
 
 
 def signals(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Stop ``count`` processes; the slowest answer, and how many ends differed from the
-    uninterrupted one.
+    """Stop ``count`` processes; measure the slowest reaction, and count checkpoints that are not
+    durable and results unlike an uninterrupted run's.
     """
     warm_up()
     rng = random.Random(seed)
@@ -29,19 +27,18 @@ def signals(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
     }
     reference: dict[str, str] = {}
     for model in MODELS:
-        assert (
-            Child(lambda told, m=model: train(m, folder / f"whole-{m}", ITERATIONS, told)).end()[0]
-            == 0
-        )
-        reference[model] = digest(folder / f"whole-{model}")
+        out = folder / f"whole-{model}"
+        whole = Child(lambda callbacks, m=model, o=out: train(m, o, ITERATIONS, callbacks))
+        assert whole.end()[0] == 0
+        reference[model] = digest(out)
     while result["signals"] < count:
         model = list(MODELS)[int(result["runs"]) % len(MODELS)]
         out = folder / f"run-{int(result['runs'])}"
         result["runs"] += 1
         code = 143
         while code == 143:
-            child = Child(lambda told, m=model, o=out: train(m, o, ITERATIONS, told))
-            child.first_word()  # from here on it trains
+            child = Child(lambda callbacks, m=model, o=out: train(m, o, ITERATIONS, callbacks))
+            child.wait_for_checkpoint()  # from here on it trains
             sent = child.kill_after(rng.uniform(0, 0.25), signal.SIGTERM)
             moment = time.monotonic()
             code, steps = child.end()
@@ -52,8 +49,7 @@ def signals(count: int, folder: Path, seed: int = 0) -> dict[str, float]:
                 )
                 found, skipped = checkpoint.newest(out / "checkpoints")
                 result["not durable"] += bool(skipped) or found.step != steps[-1]
-        assert code in (0, -signal.SIGTERM), (
-            f"it ended with {code}"
-        )  # the latter: it came when all was done
+        # A signal that comes after the last step kills the process.
+        assert code in (0, -signal.SIGTERM), f"it ended with {code}"
         result["other ends"] += digest(out) != reference[model]
     return result

@@ -1,4 +1,4 @@
-"""The small runs that everything here is done to, and how two of them are compared."""
+"""The small runs of the trials, the processes that train them, and how two are compared."""
 
 import hashlib
 import os
@@ -44,7 +44,7 @@ def images() -> genkit.ImageData:
 def train(
     model: str, out: Path, iterations: int, callbacks: tuple[Callback, ...] = ()
 ) -> genkit.Run:
-    """A new run, or the one in ``out`` continued; what a person does after a crash."""
+    """Train a new run in ``out``, or resume the one there, as a user does after a crash."""
     data = images()
     if (out / "run.json").exists():
         return genkit.resume(out, iterations, dataset=data, callbacks=callbacks, progress=False)
@@ -65,8 +65,8 @@ def digest(out: Path) -> str:
 
 
 def warm_up() -> None:
-    """Import and set up what every child would, by runs that are thrown away: children are forks of
-    this process.
+    """Import and initialise by discarded runs what every child needs; children are forks of this
+    process.
     """
     torch.set_num_threads(1)  # a fork has one thread
     with tempfile.TemporaryDirectory() as folder:
@@ -75,9 +75,7 @@ def warm_up() -> None:
 
 
 class Acknowledge(Callback):
-    """Writes the step of each checkpoint that is said to be safe, to a pipe that outlives the
-    process.
-    """
+    """Writes the step of each acknowledged checkpoint to a pipe, which outlives the process."""
 
     def __init__(self, pipe: int) -> None:
         self.pipe = pipe
@@ -87,9 +85,7 @@ class Acknowledge(Callback):
 
 
 class Child:
-    """A process of its own that trains; it has nothing of any training in its memory when it
-    begins.
-    """
+    """A forked process that trains; its memory starts without any training."""
 
     def __init__(self, work: Callable[[tuple[Callback, ...]], Any]) -> None:
         reading, writing = os.pipe()
@@ -105,7 +101,7 @@ class Child:
             except genkit.GenkitError as error:
                 code = error.exit_code
                 traceback.print_exc()
-            except BaseException:  # noqa: BLE001 (it has to end here, whatever it was)
+            except BaseException:  # noqa: BLE001 (a fork must not return)
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
@@ -113,23 +109,21 @@ class Child:
         os.close(writing)
         self.pipe = reading
 
-    def first_word(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait for the first acknowledged checkpoint."""
-        self.words = os.read(self.pipe, 64)
+        self.acknowledged = os.read(self.pipe, 64)
 
     def end(self) -> tuple[int, list[int]]:
-        """Wait for its end: exit code (negative: the signal that killed it), and the steps that it
-        acknowledged.
-        """
-        words = getattr(self, "words", b"")
+        """Wait for its exit code (negative: the signal that killed it) and acknowledged steps."""
+        steps = getattr(self, "acknowledged", b"")
         while part := os.read(self.pipe, 4096):
-            words += part
+            steps += part
         os.close(self.pipe)
         _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status), [int(word) for word in words.split()]
+        return os.waitstatus_to_exitcode(status), [int(step) for step in steps.split()]
 
     def kill_after(self, seconds: float, number: int = signal.SIGKILL) -> bool:
-        """Send a signal after a while, if it still runs then; whether it did."""
+        """Send a signal after ``seconds`` if the process still runs; returns whether it did."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

@@ -1,4 +1,4 @@
-"""A small part of each of the trials; ``just stress`` runs them at full size."""
+"""A small part of each trial; ``just stress`` runs them at full size."""
 
 import json
 import math
@@ -24,14 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
     ("module", "trial", "count", "tried", "nothing_of"),
     [
         ("kills", "kills", 6, "kills", ("lost", "other ends")),
-        ("signals", "signals", 4, "signals", ("not atomic", "other ends")),
+        ("signals", "signals", 4, "signals", ("not durable", "other ends")),
         ("disk", "faults", 60, "faults", ("no valid checkpoint", "left behind", "could not go on")),
     ],
 )
 def test_processes_that_die(
     module: str, trial: str, count: int, tried: str, nothing_of: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """In a process of its own, which forks: this one may have threads."""
+    """The trial forks, so it runs in a new process: this one may have threads."""
     arguments = "Path(sys.argv[1])" if trial == "faults" else f"{count}, Path(sys.argv[1])"
     code = (
         f"import json, sys; from pathlib import Path; from tests.stress.{module} import {trial}; "
@@ -52,7 +52,7 @@ def test_power_cuts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forgotten", ["sync_folder", "write_new"])
 def test_power_cuts_show_a_forgotten_fsync(forgotten: str, tmp_path: Path) -> None:
-    """The simulation would tell: without one of them, something is lost."""
+    """The simulation detects a missing fsync: without it, something is lost."""
 
     def write_unsynced(path: Path, data: bytes) -> None:
         descriptor = atomic.os.open(path, atomic.os.O_WRONLY | atomic.os.O_CREAT)

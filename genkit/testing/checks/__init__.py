@@ -1,6 +1,6 @@
-"""One function a rule of the contract.
+"""One function per rule of the contract.
 
-Each raises AssertionError with what to mend, or Skipped with the capability that the subject lacks.
+Each raises AssertionError with what to fix, or Skipped with the capability that the subject lacks.
 Importing this package registers them in :data:`genkit.testing.subject.CHECKS`, in the order in
 which they are run.
 """

@@ -1,0 +1,162 @@
+"""Commands that show what a run has learned, in pictures."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from ..storage.folder import (
+    ANIMATION,
+    INTERPOLATION,
+    LATENT_MAP,
+    RECONSTRUCTIONS,
+    SAMPLES_PICTURE,
+)
+from .options import (
+    MAX_LABELS,
+    data_root_option,
+    labels_option,
+    out_option,
+    parse_labels,
+    run_argument,
+    seed_option,
+)
+from .output import print_line
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Number of images."
+)
+@seed_option("The same seed draws the same images.")
+@out_option(
+    ".png for a grid, .npy for a uint8 array (N, H, W) or (N, H, W, C), no suffix for a folder of "
+    "PNGs.",
+    SAMPLES_PICTURE.format(seed="S"),
+)
+@labels_option("Classes for a conditional model, repeated in turn until there are --count.")
+def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | None) -> None:
+    """Draw images from the newest checkpoint of the run in the folder RUN. Prints their path."""
+    from ..data import images
+    from ..run import Run
+
+    opened = Run.open(run)
+    path = out or opened.folder.inside(SAMPLES_PICTURE.format(seed=seed))
+    images.save(opened.sample(count, seed, parse_labels(labels, count)), path)
+    print_line(path)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    help="Number of images.  [default: 10, or all that are held out if they are fewer]",
+)
+@data_root_option
+@out_option("PNG file.", RECONSTRUCTIONS)
+def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path | None) -> None:
+    """Show held-out images above their reconstructions, for models with an encoder. Prints the path
+    of the picture.
+    """
+    from ..data import images
+    from ..run import Run
+
+    opened = Run.open(run)
+    path = out or opened.folder.inside(RECONSTRUCTIONS)
+    originals = opened.originals(count, data_root)
+    images.save_pairs(originals, opened.reconstruct(originals), path)
+    print_line(path)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Pairs of latent codes, one row of images each.",
+)
+@click.option(
+    "--steps", type=click.IntRange(min=2), default=10, show_default=True, help="Images in a row."
+)
+@seed_option("The same seed draws the same latent codes.")
+@labels_option("Classes for a conditional model, one a pair, repeated in turn until --pairs.")
+@out_option("PNG file.", INTERPOLATION.format(seed="S"))
+def interpolate(
+    run: Path, pairs: int, steps: int, seed: int, labels: str | None, out: Path | None
+) -> None:
+    """Show images between pairs of latent codes: along an arc where the prior is Gaussian, along a
+    straight line elsewhere. Prints the path of the picture.
+    """
+    from ..report import pictures
+    from ..run import Run
+
+    chosen = parse_labels(labels, min(pairs, MAX_LABELS))
+    path = pictures.draw_interpolation(
+        Run.open(run), out, pairs=pairs, steps=steps, seed=seed, labels=chosen
+    )
+    print_line(path)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "tsne"]),
+    default="pca",
+    show_default=True,
+    help="How codes of more than two numbers are projected.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=4),
+    default=2000,
+    show_default=True,
+    help="Held-out images, or all if they are fewer.",
+)
+@seed_option("Seed of the choice of images, and of t-SNE.")
+@data_root_option
+@out_option("PNG file.", LATENT_MAP.format(method="METHOD"))
+def latent(
+    run: Path,
+    method: Literal["pca", "tsne"],
+    count: int,
+    seed: int,
+    data_root: Path | None,
+    out: Path | None,
+) -> None:
+    """Map the latent codes of held-out images, coloured by label, for models with an encoder.
+
+    Codes of two numbers are drawn without a projection. A second picture then shows what the latent
+    space decodes to. Prints the paths of the pictures.
+    """
+    from ..report import pictures
+    from ..run import Run
+
+    opened = Run.open(run)
+    path = pictures.draw_latent_map(
+        opened, out, method=method, count=count, seed=seed, data_root=data_root
+    )
+    print_line(path)
+    if pictures.has_manifold(opened):
+        beside = out and out.with_name(f"{out.stem}-manifold.png")
+        print_line(pictures.draw_manifold(opened, beside))
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--fps", type=click.IntRange(1, 50), default=4, show_default=True, help="Frames a second."
+)
+@out_option(".gif, or .mp4 with ffmpeg.", ANIMATION)
+def animate(run: Path, fps: int, out: Path | None) -> None:
+    """Show the training: the run's sample grids, which are all drawn from the same latent codes.
+    Prints the path of the animation.
+    """
+    from ..report import pictures
+    from ..run import Run
+
+    print_line(pictures.draw_animation(Run.open(run), out, fps=fps))

@@ -1,0 +1,102 @@
+"""How to train a run a second time: its options beside their defaults, and the command."""
+
+import shlex
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..config import TrainOptions
+from ..errors import GenkitError, printable
+from ..plugins.plugin import OWN_DISTRIBUTION
+from ..run import Run
+from .comparison import TableRow, format_option
+from .summary import PLACES, shorten_dataset
+
+
+def compare_with_defaults(run: Run) -> tuple[list[TableRow], list[TableRow], str]:
+    """Rows of the options that are not at a known default, rows of the others, and a note."""
+    changed, same = [], []
+    for options, defaults in _with_defaults(run):
+        for name, option in options.items():
+            if name == "dataset":  # the page has a section for it
+                continue
+            if name in defaults and option == defaults[name]:
+                same.append(TableRow([name, format_option(option)]))
+            else:
+                default = format_option(defaults[name]) if name in defaults else "not known"
+                changed.append(TableRow([name, format_option(option), default]))
+    try:
+        _ = run.trainer_class
+    except GenkitError as error:
+        return changed, same, f"The defaults of the model's own options are not known: {error}"
+    return changed, same, "" if changed else "All options are at their defaults."
+
+
+def reproduce(run: Run) -> tuple[str, str]:
+    """The command that trains the run a second time, and a note on it. The command is empty for a
+    model or images of no plugin.
+    """
+    info = run.info
+    if info.model.distribution is None or info.dataset.distribution is None:
+        what = "model" if info.model.distribution is None else "images"
+        return "", (
+            f"Trained from Python, with {what} of no plugin: "
+            "run the program that has them, which calls genkit.train(…)."
+        )
+    model = qualify(info.model.name, info.model.distribution)
+    dataset = qualify(shorten_dataset(info.dataset.name), info.dataset.distribution)
+    words = ["genkit", "train", model, "--dataset", dataset]
+    kept = {"seed": info.options.seed, "iterations": info.options.iterations}
+    changed = {
+        name: option
+        for options, defaults in _with_defaults(run)
+        for name, option in options.items()
+        if name not in defaults or option != defaults[name]
+    }
+    changed.pop("dataset", None)
+    if info.options.threads is None and (threads := info.environment.threads):
+        kept["threads"] = threads
+    for name, option in {**kept, **changed}.items():
+        words += to_arguments(name, option)
+    versions = f"genkit {info.environment.genkit or '?'}, {info.environment.model or '?'}"
+    note = (
+        f"With {versions} and the environment above the result is the same, bit for bit. "
+        "The folder of the dataset is left out: pass it with --data-root."
+    )
+    return " ".join(map(shlex.quote, map(printable, words))), note
+
+
+def qualify(name: str, distribution: str) -> str:
+    """The name that finds an entry whatever else is installed; built-ins have their bare names."""
+    return name if distribution == OWN_DISTRIBUTION else f"{distribution}/{name}"
+
+
+def to_arguments(name: str, option: Any) -> list[str]:
+    """An option of ``run.json`` as it is typed; nothing for None."""
+    flag = "--" + name.replace("_", "-")
+    if isinstance(option, bool):
+        return [flag if option else f"--no-{flag[2:]}"]
+    if option is None:
+        return []
+    parts = option if isinstance(option, list) else [option]
+    return [flag, ",".join(str(part) for part in parts)]
+
+
+def _with_defaults(run: Run) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The core's options and the model's, as in ``run.json``, each with the defaults."""
+    core = run.info.options.model_dump(mode="json", exclude=set(PLACES))
+    try:
+        of_model = _defaults(run.trainer_class.Config)
+    except GenkitError:
+        of_model = {}
+    return [(core, _defaults(TrainOptions)), (run.info.config, of_model)]
+
+
+def _defaults(config: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of the fields that have one, as ``run.json`` writes them."""
+    fields = {name: field for name, field in config.model_fields.items() if not field.is_required()}
+    made = config.model_construct(
+        **{name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    )
+    values = made.model_dump(mode="json", warnings=False)
+    return {name: value for name, value in values.items() if name in fields}

@@ -88,6 +88,7 @@ def test_malformed_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("digits_extractor")
 def test_hostile_names(tmp_path: Path) -> None:
     assert len(hostile.NAMES) >= 200
     folder = tmp_path / "trial"  # beside the cache, which matplotlib fills when it is first used

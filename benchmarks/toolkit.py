@@ -32,8 +32,13 @@ import sys
 import numpy as np
 import torch
 raw = sys.argv[1]
-files = {"train-images-idx3": 16, "train-labels-idx1": 8}
-images, labels, *_ = (
+files = {
+    "train-images-idx3": 16,
+    "train-labels-idx1": 8,
+    "t10k-images-idx3": 16,
+    "t10k-labels-idx1": 8,
+}
+images, labels, *held_out = (
     torch.from_numpy(np.fromfile(f"{raw}/{file}-ubyte", dtype=np.uint8)[at:])
     for file, at in files.items()
 )

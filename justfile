@@ -1,8 +1,12 @@
 # What CI runs, and what a developer runs: the same recipes.
 
-# Tests, with lint, formatting and types among them (tests/test_source.py).
+# Tests, with lint, formatting and types among them (tests/test_source.py), on all cores.
 test *args:
     pytest {{args}}
+
+# Also those that repeat a trial at a larger size.
+test-all *args:
+    pytest -m '' {{args}}
 
 lint:
     ruff check .

@@ -126,7 +126,7 @@ def mnist_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _trained_extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def extractor_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the extractor for ``digits``, which the first worker that needs it trains."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -143,9 +143,9 @@ def _trained_extractor(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def digits_extractor(_trained_extractor: Path) -> None:
+def digits_extractor(extractor_cache: Path) -> None:
     """The extractor for ``digits`` is cached already: evaluating need not train it."""
-    shutil.copytree(_trained_extractor, os.environ["XDG_CACHE_HOME"])
+    shutil.copytree(extractor_cache, os.environ["XDG_CACHE_HOME"])
 
 
 @pytest.fixture

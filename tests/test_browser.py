@@ -44,11 +44,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, extractor_cache: Path) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     ae = genkit.train("ae", dataset="digits", out=folder / "ae", **OPTIONS)
     gan = genkit.train("simple-gan", dataset="digits", out=folder / "gan", **OPTIONS)
-    genkit.evaluate(ae, count=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(extractor_cache))
+        genkit.evaluate(ae, count=20)
     return {
         "report of an autoencoder": html.write_report(ae),
         "report of a GAN": html.write_report(gan),

@@ -198,6 +198,7 @@ def test_a_callback_that_is_not_to_be_had_is_said_before_training(
     assert not Path("runs").exists()
 
 
+@pytest.mark.usefixtures("digits_extractor")
 @pytest.mark.parametrize("model", ["vae", "simple-gan"])
 def test_evaluate_measures_and_keeps_the_figures(
     site: Path, capsys: pytest.CaptureFixture[str], model: str
@@ -229,6 +230,7 @@ def test_evaluate_measures_and_keeps_the_figures(
     assert ("test" in kept) == (model == "vae")  # what training measured is still there
 
 
+@pytest.mark.usefixtures("digits_extractor")
 def test_what_cannot_be_measured_is_one_line(
     site: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,7 +151,7 @@ def _in_run_json(*keys: str, listed: bool = False) -> Place:
             ("compare", "run", "untrusted", "--html", "untrusted/compare.html"),
             ("runs", "."),
             ("resume", "untrusted"),
-            ("evaluate", "untrusted"),
+            ("evaluate", "untrusted", "--count", "100"),
         ):
             call(*command)
         assert_pages_harmless(name)

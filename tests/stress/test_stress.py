@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("disk", "faults", 60, "faults", ("no valid checkpoint", "left behind", "could not go on")),
     ],
 )
+@pytest.mark.long
 def test_processes_that_die(
     module: str, trial: str, count: int, tried: str, nothing_of: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -86,6 +87,8 @@ def test_malformed_checkpoints(tmp_path: Path) -> None:
         assert result["most memory (MiB)"] < 64
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("digits_extractor")
 def test_hostile_names(tmp_path: Path) -> None:
     assert len(hostile.NAMES) >= 200
     folder = tmp_path / "trial"  # beside the cache, which matplotlib fills when it is first used

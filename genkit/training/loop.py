@@ -91,7 +91,7 @@ def _act(training: Training, recorder: RunRecorder, alarm: Alarm, interrupt: Int
         recorder.write_checkpoint(training)
     if collapsed:
         raise GenkitError(
-            f"{collapsed}; stopped at step {step}, as --stop-on-collapse says, with its checkpoint"
+            f"{collapsed}; stopped at step {step}, as --stop-on-collapse asks, with its checkpoint"
         )
 
     # What follows the last step takes a moment, and is done all the same.

@@ -18,6 +18,7 @@ from filelock import FileLock
 from torch import Tensor
 
 import genkit
+from genkit.cli.main import main
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
 from genkit.training.session import Training
@@ -156,6 +157,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(101, "Network is unreachable")
 
     monkeypatch.setattr("socket.create_connection", refuse)
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of ``genkit`` with arguments."""
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as error:
+        code = int(error.code or 0)
+    return code, *capsys.readouterr()
 
 
 def call(*command: str | Path) -> str:

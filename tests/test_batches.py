@@ -14,7 +14,8 @@ from genkit.data.datasets import Split, from_images
 from genkit.data.loader import Loader, Order, Resident, Streamed, iterate_batches
 from genkit.models import build
 from genkit.storage import state
-from genkit.testing.subject import differing, tensors
+from genkit.storage.state import snapshot
+from genkit.testing.subject import differing
 from genkit.training.session import Training
 from tests.conftest import training_of
 
@@ -137,7 +138,7 @@ def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, gr
             engine.run(window)
     assert (resident.streamed, streamed.streamed) == (False, True)
     assert resident.stepper.kind == streamed.stepper.kind == ("graph" if graph else "eager")
-    assert not differing(tensors(resident.trainer), tensors(streamed.trainer))
+    assert not differing(snapshot(resident.trainer), snapshot(streamed.trainer))
     assert resident.means() == streamed.means()
 
     model = {name: tensor.clone() for name, tensor in state.networks(resident.trainer).items()}
@@ -146,7 +147,7 @@ def test_streaming_changes_no_bit(tiny: type[genkit.Trainer], images: Tensor, gr
         engine.run(9)
         engine.restore(41, model, saved)
         engine.run(6)
-    assert not differing(tensors(resident.trainer), tensors(streamed.trainer))
+    assert not differing(snapshot(resident.trainer), snapshot(streamed.trainer))
 
 
 def test_k_is_at_most_what_a_stream_brings(tiny: type[genkit.Trainer], images: Tensor) -> None:

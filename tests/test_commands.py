@@ -10,8 +10,8 @@ import pytest
 
 import genkit
 from genkit import callback
-from genkit.cli.main import main
 from genkit.errors import PluginError
+from tests.conftest import run_cli
 
 PLUGIN = """
 from genkit import CallbackEntry, MetricEntry, hookimpl
@@ -94,15 +94,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(list(arguments))
-    except SystemExit as error:
-        code = int(error.code or 0)
-    return code, *capsys.readouterr()
-
-
 def test_help_lists_commands_of_plugins_and_imports_none(site: Path) -> None:
     code = (
         "import sys; from genkit.cli.main import main\n"
@@ -117,10 +108,10 @@ def test_help_lists_commands_of_plugins_and_imports_none(site: Path) -> None:
 
 
 def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "hello", "--loud") == (0, "HELLO\n", "")
-    assert call(capsys, "extras/hello")[:2] == (0, "hello\n")
-    assert call(capsys, "others/same")[:2] == (0, "hello\n")
-    assert "Train a model" in call(capsys, "train", "--help")[1]  # genkit's own keeps its name
+    assert run_cli(capsys, "hello", "--loud") == (0, "HELLO\n", "")
+    assert run_cli(capsys, "extras/hello")[:2] == (0, "hello\n")
+    assert run_cli(capsys, "others/same")[:2] == (0, "hello\n")
+    assert "Train a model" in run_cli(capsys, "train", "--help")[1]  # genkit's own keeps its name
 
 
 @pytest.mark.parametrize(
@@ -135,7 +126,7 @@ def test_a_command_of_a_plugin_is_called(site: Path, capsys: pytest.CaptureFixtu
 def test_a_command_that_cannot_be_called_is_one_line(
     site: Path, capsys, name: str, code: int, says: str
 ) -> None:
-    found, out, err = call(capsys, name)
+    found, out, err = run_cli(capsys, name)
     assert (found, out, err.count("\n")) == (code, "", 1), err
     assert says in err
 
@@ -144,7 +135,7 @@ def test_the_allow_list_counts_for_commands(
     site: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENKIT_PLUGINS", "none")
-    assert call(capsys, "hello")[0] == 2
+    assert run_cli(capsys, "hello")[0] == 2
 
 
 def test_a_callback_acts_when_it_is_named_and_again_on_resume(site: Path, tiny, images) -> None:
@@ -204,7 +195,7 @@ def test_evaluate_measures_and_keeps_the_figures(
     site: Path, capsys: pytest.CaptureFixture[str], model: str
 ) -> None:
     genkit.train(model, dataset="digits", out="run", **OPTIONS)
-    code, out, err = call(capsys, "evaluate", "run", "--count", "20", "--json")
+    code, out, err = run_cli(capsys, "evaluate", "run", "--count", "20", "--json")
     assert code == 0, err
     measured = json.loads(out)
     assert measured.keys() >= {"diversity", *(["reconstruction-error"] if model == "vae" else [])}
@@ -213,7 +204,7 @@ def test_evaluate_measures_and_keeps_the_figures(
         in err
     )
     assert 0 < measured["diversity"]["figures"]["ratio"] < 1
-    head, line = call(capsys, "evaluate", "run", "--metrics", "brightness", "--count", "20")[
+    head, line = run_cli(capsys, "evaluate", "run", "--metrics", "brightness", "--count", "20")[
         1
     ].splitlines()
     assert head.split() == ["metric", "figure", "value", "floor", "N", "extractor"]
@@ -241,16 +232,16 @@ def test_what_cannot_be_measured_is_one_line(
         "diversty": "did you mean 'diversity'",
     }
     for name, says in refused.items():
-        code, out, err = call(capsys, "evaluate", "run", "--metrics", name, "--count", "9")
+        code, out, err = run_cli(capsys, "evaluate", "run", "--metrics", name, "--count", "9")
         (err,) = (line for line in err.splitlines() if not line.startswith("note: drawing "))
         assert (code != 0, out) == (True, ""), err
         assert says in err
-    assert "two images or more" in call(capsys, "evaluate", "run", "--count", "1")[2]
+    assert "two images or more" in run_cli(capsys, "evaluate", "run", "--count", "1")[2]
 
 
 def test_listings(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "brightness  " in call(capsys, "metrics")[1]
-    assert "diary  " in call(capsys, "callbacks")[1]
+    assert "brightness  " in run_cli(capsys, "metrics")[1]
+    assert "diary  " in run_cli(capsys, "callbacks")[1]
 
 
 def test_a_callback_with_a_mistyped_name_is_refused(tiny, images) -> None:
@@ -319,7 +310,7 @@ def test_what_is_too_much_is_one_line(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     genkit.train("simple-gan", dataset="digits", out="run", **OPTIONS)
-    code, out, err = call(capsys, *arguments)
+    code, out, err = run_cli(capsys, *arguments)
     lines = [line for line in err.splitlines() if not line.startswith("training to ")]
     assert (code > 0, out, len(lines)) == (True, "", 1), err
     assert lines[0].startswith("error: ")

@@ -26,8 +26,9 @@ from genkit.models import build, find_trainer
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
 from genkit.storage import state
+from genkit.storage.state import snapshot
 from genkit.testing import record
-from genkit.testing.subject import differing, tensors
+from genkit.testing.subject import differing
 from genkit.training.session import Training
 from tests.conftest import training_of
 
@@ -81,7 +82,7 @@ def engines(
 
 def assert_same(eager: Training, graph: Training) -> None:
     assert graph.stepper.kind == "graph"
-    assert not differing(tensors(eager.trainer), tensors(graph.trainer))
+    assert not differing(snapshot(eager.trainer), snapshot(graph.trainer))
     assert eager.means() == graph.means()
     assert eager.rng.state().equal(graph.rng.state())
 
@@ -171,7 +172,7 @@ def test_a_step_that_cannot_be_captured_is_run_by_python_and_why_is_said(
     assert graph.stepper.fallback_reason.startswith("the step cannot be captured: ")
     assert why in graph.stepper.fallback_reason
     if how in ("reads", "counts"):  # what nobody noticed was counted by the attempt, too
-        assert not differing(tensors(eager.trainer), tensors(graph.trainer))
+        assert not differing(snapshot(eager.trainer), snapshot(graph.trainer))
 
 
 def test_the_engine_and_why_it_is_not_the_one_asked_for_are_said_and_recorded(

@@ -17,13 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit.cli.main import main
 from genkit.data import images as pixels
 from genkit.evaluation import latents
 from genkit.evaluation.latents import estimate_prior, slerp
 from genkit.report import pictures
 from genkit.report.pictures import animation
 from genkit.rng import Rng
+from tests.conftest import run_cli
 
 from .conftest import TinyGAN, TinyGenerator
 
@@ -34,15 +34,6 @@ OPTIONS = {
     "device": "cpu",
     "progress": False,
 }
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = 0
-    try:
-        main(list(arguments))
-    except SystemExit as error:
-        code = int(error.code or 0)
-    return code, *capsys.readouterr()
 
 
 def decoded(picture: bytes) -> np.ndarray:
@@ -196,14 +187,16 @@ def test_the_ends_of_an_interpolation_are_the_samples_bit_for_bit(
 def test_two_runs_of_the_commands_give_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     for out in ("a", "b"):
         genkit.train("vae", dataset="digits", latent_dim=2, hidden_dim=8, out=out, **OPTIONS)
-        assert call(capsys, "interpolate", out, "--pairs", "2", "--steps", "3", "--seed", "5") == (
+        assert run_cli(
+            capsys, "interpolate", out, "--pairs", "2", "--steps", "3", "--seed", "5"
+        ) == (
             *(0, f"{out}/plots/interpolation-seed-5.png\n"),
             "",
         )
         drawn = f"{out}/plots/latent-pca.png\n{out}/plots/manifold.png\n"
-        assert call(capsys, "latent", out, "--count", "40") == (0, drawn, "")
-        assert call(capsys, "animate", out) == (0, f"{out}/plots/animation.gif\n", "")
-        assert call(capsys, "latent", out, "--count", "40", "--out", f"{out}/x.png")[1] == (
+        assert run_cli(capsys, "latent", out, "--count", "40") == (0, drawn, "")
+        assert run_cli(capsys, "animate", out) == (0, f"{out}/plots/animation.gif\n", "")
+        assert run_cli(capsys, "latent", out, "--count", "40", "--out", f"{out}/x.png")[1] == (
             f"{out}/x.png\n{out}/x-manifold.png\n"
         )
     made = sorted(path.name for path in Path("a/plots").iterdir())
@@ -333,7 +326,7 @@ def test_what_cannot_be_drawn_is_one_line(
     capsys, arguments: tuple[str, ...], code: int, says: str
 ) -> None:
     genkit.train("simple-gan", dataset="digits", out="run", hidden_dim=4, **OPTIONS)
-    found, out, err = call(capsys, *arguments)
+    found, out, err = run_cli(capsys, *arguments)
     assert (found, out, err.count("\n")) == (code, "", 1), err
     assert says in err
 
@@ -550,7 +543,7 @@ def test_hostile_grids_are_one_line(
 ) -> None:
     spoil, says = HOSTILE[kind]
     spoil(run.folder.samples(6))
-    code, out, err = call(capsys, "animate", "run")
+    code, out, err = run_cli(capsys, "animate", "run")
     assert (code, out, err.count("\n")) == (1, "", 1), err
     assert "000000006.png" in err
     assert says in err
@@ -566,21 +559,21 @@ def test_a_pipe_in_samples_is_not_waited_for(
     if not hasattr(os, "mkfifo"):
         pytest.skip("this system has no named pipes")
     os.mkfifo(path)
-    assert call(capsys, "animate", "run")[0] == 1
+    assert run_cli(capsys, "animate", "run")[0] == 1
 
 
 def test_without_grids_there_is_no_animation(
     run: genkit.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("run/samples")
-    assert "has no grids" in call(capsys, "animate", "run")[2]
+    assert "has no grids" in run_cli(capsys, "animate", "run")[2]
 
 
 def test_an_mp4_without_ffmpeg_is_one_line(
     run: genkit.Run, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(Path("empty").absolute()))
-    code, out, err = call(capsys, "animate", "run", "--out", "x.mp4")
+    code, out, err = run_cli(capsys, "animate", "run", "--out", "x.mp4")
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "install it, or give a name that ends in .gif" in err
     assert not Path("x.mp4").exists()
@@ -594,14 +587,14 @@ def test_an_ffmpeg_that_fails_is_one_line(
     Path("bin/ffmpeg").write_text("#!/bin/sh\nexit 3\n")
     Path("bin/ffmpeg").chmod(0o755)
     monkeypatch.setenv("PATH", f"{Path('bin').absolute()}{os.pathsep}{os.environ['PATH']}")
-    code, out, err = call(capsys, "animate", "run", "--out", "x.mp4")
+    code, out, err = run_cli(capsys, "animate", "run", "--out", "x.mp4")
     assert (code, out, err.count("\n")) == (1, "", 1), err
     assert "ffmpeg cannot make the MP4" in err
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_an_mp4(run: genkit.Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "animate", "run", "--out", "x.mp4") == (0, "x.mp4\n", "")
+    assert run_cli(capsys, "animate", "run", "--out", "x.mp4") == (0, "x.mp4\n", "")
     assert Path("x.mp4").read_bytes()[4:8] == b"ftyp"
 
 

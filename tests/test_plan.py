@@ -23,7 +23,8 @@ from genkit.hookspecs import ModelEntry
 from genkit.models import build
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
-from genkit.testing.subject import differing, tensors
+from genkit.storage.state import snapshot
+from genkit.testing.subject import differing
 from genkit.training.recorder import describe_engine
 from tests.conftest import training_of
 
@@ -49,7 +50,7 @@ def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
         planned.run(window)
     assert (eager.stepper.kind, planned.stepper.kind) == ("eager", "graph")
     assert (planned.work.kernels, planned.stepper.replays) == (chosen, 6)
-    assert not differing(tensors(eager.trainer), tensors(planned.trainer))
+    assert not differing(snapshot(eager.trainer), snapshot(planned.trainer))
     assert eager.means() == planned.means()
     assert eager.rng.state().equal(planned.rng.state())
 
@@ -82,7 +83,7 @@ def test_plans_of_other_optimizers_and_precisions(
     for engine in (eager, planned):
         engine.run(9)
     assert (planned.stepper.kind, planned.stepper.replays) == ("graph", 8)
-    assert not differing(tensors(eager.trainer), tensors(planned.trainer))
+    assert not differing(snapshot(eager.trainer), snapshot(planned.trainer))
 
 
 def replayed(work: Callable[[], Tensor], target: Tensor) -> tuple[Tensor, Plan]:
@@ -414,7 +415,7 @@ def test_what_a_trainer_counts_in_python_is_seen_though_it_shows_late(
     for engine in (eager, auto):
         engine.run(25)
     assert describe_engine(auto).startswith("eager (the step cannot be captured: it changes ")
-    assert not differing(tensors(eager.trainer), tensors(auto.trainer))
+    assert not differing(snapshot(eager.trainer), snapshot(auto.trainer))
     assert eager.means() == auto.means()
 
 
@@ -682,7 +683,7 @@ def test_steps_that_are_hard_to_replay(
         assert describe_engine(auto).startswith(
             "graph" if planned else "eager (the step cannot be captured: "
         )
-        differ = differing(tensors(eager.trainer), tensors(auto.trainer))
+        differ = differing(snapshot(eager.trainer), snapshot(auto.trainer))
         assert [name for name in differ if name != "trainer/best"] == []
         assert eager.means() == auto.means()
     assert capfd.readouterr() == ("", "")

@@ -20,7 +20,6 @@ from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..interfaces import Batch, DataSpec, Metrics, Trainer
 from ..models import build
 from ..plugins.registry import Registered
-from ..storage import state
 from ..training.session import Training
 
 SHAPE = (1, 28, 28)
@@ -124,11 +123,6 @@ def made_images(spec: DataSpec, count: int = 64) -> ImageData:
         Split(split.images, torch.arange(len(split)) % 10) for split in (data.train, data.test)
     )
     return ImageData(train, test, "made for the check", 10)
-
-
-def tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """A copy of all that training moves."""
-    return state.snapshot(trainer)
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:

@@ -3,7 +3,8 @@
 import sys
 from typing import Any
 
-from ..subject import ModelSubject, differing, model_check, tensors, untouched_global_randomness
+from ...storage.state import snapshot
+from ..subject import ModelSubject, differing, model_check, untouched_global_randomness
 
 
 @model_check
@@ -28,7 +29,7 @@ def building_leaves_the_world_alone(subject: ModelSubject) -> None:
     finally:
         active[0] = False
     assert not opened, f"building does input or output: {opened[0]}"
-    assert not differing(tensors(first), tensors(subject.make())), (
+    assert not differing(snapshot(first), snapshot(subject.make())), (
         "the same seed builds other weights"
     )
 

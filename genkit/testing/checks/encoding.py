@@ -5,14 +5,8 @@ import torch
 from ...engines.base import advance
 from ...interfaces import Encoder, Evaluates, Posterior, Reconstructs, evaluating
 from ...rng import Rng
-from ..subject import (
-    ModelSubject,
-    Skipped,
-    differing,
-    model_check,
-    tensors,
-    untouched_global_randomness,
-)
+from ...storage.state import snapshot
+from ..subject import ModelSubject, Skipped, differing, model_check, untouched_global_randomness
 
 
 @model_check
@@ -74,11 +68,11 @@ def evaluation_disturbs_nothing(subject: ModelSubject) -> None:
     trainer = subject.make()
     if not isinstance(trainer, Evaluates):
         raise Skipped("the model does not evaluate itself")
-    before = tensors(trainer)
+    before = snapshot(trainer)
     trainer.eval()
     with torch.no_grad(), untouched_global_randomness("evaluate"):
         metrics = trainer.evaluate(subject.batch(trainer), Rng(0, "check"))
     assert all(bool(torch.isfinite(value)) for value in metrics.values()), (
         "a test metric is not finite"
     )
-    assert not (changed := differing(before, tensors(trainer))), f"evaluate changes {changed[0]}"
+    assert not (changed := differing(before, snapshot(trainer))), f"evaluate changes {changed[0]}"

@@ -14,6 +14,7 @@ from ...errors import ConfigError
 from ...interfaces import DataSpec
 from ...models import build
 from ...rng import Rng
+from ...storage.state import snapshot
 from ..subject import (
     SHAPE,
     ModelSubject,
@@ -23,7 +24,6 @@ from ..subject import (
     differing,
     metric_check,
     model_check,
-    tensors,
 )
 
 
@@ -107,7 +107,7 @@ def every_option_changes_something(subject: ModelSubject) -> None:
     def trained(config: Config) -> dict[str, Tensor]:
         trainer = build(subject.trainer, config, DataSpec(*SHAPE, classes=10), 0, "cpu")
         subject.training(trainer).run(4)
-        return {**tensors(trainer), "samples": trainer.sample(2, Rng(0, "check"))}
+        return {**snapshot(trainer), "samples": trainer.sample(2, Rng(0, "check"))}
 
     usual = trained(subject.trainer.Config())
     unclear = []

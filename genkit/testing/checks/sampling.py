@@ -3,14 +3,8 @@
 import torch
 
 from ...rng import Rng
-from ..subject import (
-    SHAPE,
-    ModelSubject,
-    differing,
-    model_check,
-    tensors,
-    untouched_global_randomness,
-)
+from ...storage.state import snapshot
+from ..subject import SHAPE, ModelSubject, differing, model_check, untouched_global_randomness
 
 
 @model_check
@@ -41,7 +35,7 @@ def sampling_disturbs_nothing(subject: ModelSubject) -> None:
     trainer = subject.make()
     subject.training(trainer).run(2)
     modes = [module.training for module in trainer.modules()]
-    before = tensors(trainer)
+    before = snapshot(trainer)
     before_gradient = {
         name: parameter.detach().clone() for name, parameter in trainer.named_parameters()
     }
@@ -53,7 +47,7 @@ def sampling_disturbs_nothing(subject: ModelSubject) -> None:
     assert modes == [module.training for module in trainer.modules()], (
         "sampling changes the training mode"
     )
-    assert not (changed := differing(before, tensors(trainer))), f"sampling changes {changed[0]}"
+    assert not (changed := differing(before, snapshot(trainer))), f"sampling changes {changed[0]}"
     for name, parameter in trainer.named_parameters():
         assert parameter.grad is not None, f"sampling clears the gradient of {name}"
         assert parameter.grad.equal(before_gradient[name]), (

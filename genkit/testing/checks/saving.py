@@ -13,6 +13,7 @@ from ...errors import CheckpointError
 from ...interfaces import DataSpec
 from ...storage import checkpoint, state
 from ...storage.folder import LOCK
+from ...storage.state import snapshot
 from ..subject import (
     SHAPE,
     ModelSubject,
@@ -21,7 +22,6 @@ from ..subject import (
     made_images,
     model_check,
     no_unpickling,
-    tensors,
 )
 
 PLAIN = {".safetensors", ".json", ".jsonl", ".png", ".txt"}
@@ -41,7 +41,7 @@ def checkpoint_round_trip_is_exact(subject: ModelSubject) -> None:
         found = checkpoint.read(path)
     other = subject.training(subject.make(seed=1))
     other.restore(3, found.model, found.state)
-    changed = differing(tensors(trainer), tensors(other.trainer))
+    changed = differing(snapshot(trainer), snapshot(other.trainer))
     assert not changed, f"{changed[0]} is not what was saved"
     name = next(iter(found.model))
     for model in (
@@ -67,7 +67,7 @@ def resumed_equals_uninterrupted(subject: ModelSubject) -> None:
     resumed = subject.training(subject.make(seed=1))
     resumed.restore(5, model, saved)
     resumed.run(5)
-    changed = differing(tensors(whole.trainer), tensors(resumed.trainer))
+    changed = differing(snapshot(whole.trainer), snapshot(resumed.trainer))
     assert not changed, (
         f"{changed[0]} differs: something that changes in step is no parameter, buffer or "
         "optimizer state"

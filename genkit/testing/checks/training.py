@@ -9,15 +9,9 @@ from torch import Tensor
 from ...engines.base import advance
 from ...engines.recording import record
 from ...rng import Rng
+from ...storage.state import snapshot
 from ...updates import Gradients, parameters_of
-from ..subject import (
-    ModelSubject,
-    Skipped,
-    differing,
-    model_check,
-    tensors,
-    untouched_global_randomness,
-)
+from ..subject import ModelSubject, Skipped, differing, model_check, untouched_global_randomness
 
 
 @model_check
@@ -183,7 +177,7 @@ def step_is_capturable(subject: ModelSubject) -> None:
     assert not reads, f"step waits for the device or has shapes that depend on data: {reads}"
     for _ in range(20):
         recording.replay()
-    changed = differing(tensors(eager), tensors(replayed))
+    changed = differing(snapshot(eager), snapshot(replayed))
     assert not changed, (
         f"{changed[0]} differs between 20 steps and 20 replays of one: something but a tensor "
         "changes in step "

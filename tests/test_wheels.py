@@ -51,7 +51,7 @@ def test_new_plugin_refuses_what_is_no_name_and_a_folder_in_use(
     Path("used/file").touch()
     refused = {
         ("My GAN",): "lower-case words",
-        ("vae",): "one of genkit's own models",
+        ("vae",): "the name of a built-in model",
         ("torch",): "a Python package torch exists already",
         ("class",): "exists already",
         ("my-gan", "used"): "is not empty",

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Contender:
-    """A process that trains when it is told to."""
+    """A process that trains on request."""
 
     name: str
     process: subprocess.Popen[str]
@@ -140,7 +140,7 @@ def prepare(contender: Contender, seconds: float) -> None:
     contender.ask(20)
     rate = 20 / contender.ask(20)
     contender.steps = max(20, int(seconds * rate) // 20 * 20)
-    contender.ask(contender.steps)  # another number of steps may be compiled anew
+    contender.ask(contender.steps)  # another number of steps may be compiled separately
 
 
 def measure(contenders: list[Contender], rounds: int) -> None:

@@ -20,10 +20,10 @@ MODELS = "simple-gan,ae,vae,dcgan"
 COMPARED = ("metrics.jsonl", "samples/*.png", "checkpoints/step-*/*.safetensors")
 
 
-def train(python: str, model: str, out: Path, steps: int, options: list[str]) -> None:
-    """Train ``model`` for ``steps`` iterations into the folder ``out``."""
-    half = str(steps // 2)
-    intervals = ["--log-interval", "50", "--sample-interval", half, "--checkpoint-interval", half]
+def train(python: str, model: str, out: Path, steps: int, half: int, options: list[str]) -> None:
+    """Train ``model`` into the folder ``out``, with a checkpoint and a grid every ``half`` steps."""
+    every = str(half)
+    intervals = ["--log-interval", "50", "--sample-interval", every, "--checkpoint-interval", every]
     command = [python, "-m", "genkit", "train", model, "--iterations", str(steps), "--seed", "0"]
     call([*command, "--out", str(out), "--device", "cpu", *intervals, *options])
 
@@ -47,13 +47,13 @@ def digest(run: Path) -> str:
 
 def compare(before: str, after: str, model: str, options: list[str], steps: int) -> tuple[str, ...]:
     """Digests of a run by ``before``, of one by ``after``, and of one that ``after`` resumed."""
+    half = steps // 2
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        train(before, model, root / "before", steps, options)
-        train(after, model, root / "after", steps, options)
-        train(before, model, root / "resumed", steps // 2, options)
+        train(before, model, root / "before", steps, half, options)
+        train(after, model, root / "after", steps, half, options)
+        train(before, model, root / "resumed", half, half, options)
         call([after, "-m", "genkit", "resume", str(root / "resumed"), "--iterations", str(steps)])
-        # The run that stopped half-way was evaluated then; that is not among what is compared.
         return tuple(digest(root / name) for name in ("before", "after", "resumed"))
 
 

@@ -22,7 +22,7 @@ import torch
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import ImageData, Split
-from genkit.hookspecs import Model
+from genkit.hookspecs import ModelEntry
 from genkit.models import build
 from genkit.plugins.registry import discover
 from genkit.training.session import Training
@@ -39,7 +39,7 @@ def prepare(model: str, device: str, images: int, batch: int, **config: Any) -> 
     generator = torch.Generator().manual_seed(0)
     made = torch.randint(0, 256, (images, 1, 28, 28), dtype=torch.uint8, generator=generator)
     data = ImageData(Split(made), Split(made[:0]), source="random numbers")
-    trainer = discover().find(Model, model).target()
+    trainer = discover().find(ModelEntry, model).target()
     options = TrainOptions(batch_size=batch, log_interval=LOG_INTERVAL, device=device)
     make_trainer = partial(build, trainer, trainer.Config(**config), data.spec, 0)
     return Training.prepare(make_trainer, data, options)

@@ -36,14 +36,25 @@ from .errors import (
     UnknownNameError as UnknownNameError,
     UsageError as UsageError,
 )
+from .evaluation.classifier import (
+    Classifier as Classifier,
+)
 from .evaluation.measure import (
     Measurement as Measurement,
 )
 from .hookspecs import (
+    Bounds as Bounds,
     CallbackEntry as CallbackEntry,
+    ClassifierEntry as ClassifierEntry,
     Dataset as Dataset,
+    DatasetEntry as DatasetEntry,
     Metric as Metric,
+    MetricEntry as MetricEntry,
     Model as Model,
+    ModelEntry as ModelEntry,
+    Posteriors as Posteriors,
+    Reconstructions as Reconstructions,
+    Samples as Samples,
     hookimpl as hookimpl,
 )
 from .interfaces import (

@@ -1,4 +1,4 @@
-"""Options: frozen, typed, bounded, each declared once.
+"""The options of every training, and the base class of a model's: each declared once.
 
 A call or a command line overrides a config file, and a file overrides the defaults.
 """

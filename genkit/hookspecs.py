@@ -1,24 +1,27 @@
 """Every hook on one page, and what the hooks return. Torch-free: a plugin module imports this and
 nothing heavy.
 
-A plugin is an installed distribution with an entry point in the group ``genkit`` that names a module. The
-module implements some of the hooks below::
+A plugin is an installed distribution with an entry point in the group ``genkit`` that names a
+module. The module implements some of the hooks below::
 
-    from genkit import Model, hookimpl
+    from genkit import ModelEntry, hookimpl
 
-    genkit_api_version = 1
+    genkit_api_version = 2
 
     @hookimpl
     def genkit_models():
-        return [Model("my-gan", "what it is, in one line", "my_package.my_gan:MyGAN")]
+        return [ModelEntry("my-gan", "what it is, in one line", "my_package.my_gan:MyGAN")]
 
-A target is ``"package.module:attribute"`` and is imported when it is first used, not before.
+A target is ``"package.module:attribute"``, imported when it is first used.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
 import pluggy
+
+from .errors import PluginError
 
 GROUP = "genkit"
 """Entry-point group of plugins."""
@@ -28,9 +31,11 @@ COMMAND_GROUP = "genkit.commands"
 importing any.
 """
 
-API_VERSION = 1
-"""What a plugin module states as ``genkit_api_version``; the core accepts this one and the one
-before.
+API_VERSION = 2
+"""What a plugin module states as ``genkit_api_version``. The core accepts this version and the one
+before; a module that states none counts as one of the version before.
+
+Version 2 is provisional: it may still change before a release states it.
 """
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -39,7 +44,7 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @dataclass(frozen=True)
 class Entry:
-    """A name, a one-line summary, and where the thing itself is (``"package.module:attribute"``)."""
+    """A name, a one-line summary, and the target (``"package.module:attribute"``)."""
 
     noun: ClassVar[str] = "entry"
 
@@ -49,115 +54,208 @@ class Entry:
     aliases: tuple[str, ...] = ()
     """Other names that find it."""
     deprecated_names: tuple[str, ...] = ()
-    """Former names: they find it still, with a warning."""
+    """Former names: they still find it, with a warning."""
 
 
 @dataclass(frozen=True)
-class Model(Entry):
+class ModelEntry(Entry):
     """A model; its target is a :class:`genkit.Trainer` subclass."""
 
     noun: ClassVar[str] = "model"
 
 
 @dataclass(frozen=True)
-class Dataset(Entry):
-    """A dataset; its target is called with a :class:`genkit.DataRequest` and gives
+class DatasetEntry(Entry):
+    """A dataset; its target is called with a :class:`genkit.DataRequest` and returns
     :class:`genkit.ImageData`.
 
-    Where the images are not to be had, it raises :class:`genkit.DataUnavailableError`, and the
-    model's next preferred dataset is tried.
+    Where the images are not found, it raises :class:`genkit.DataUnavailableError`, and the next
+    dataset that the model prefers is tried.
     """
 
     noun: ClassVar[str] = "dataset"
 
     extractor: str = ""
-    """Target of a function that gives the path, or the bytes, of weights for
-    :mod:`genkit.evaluation.extractor`.
+    """Target of a function that returns the path, or the bytes, of a weights file of the
+    classifier, see :mod:`genkit.evaluation.extractor`.
     """
 
 
 @dataclass(frozen=True)
-class Metric(Entry):
-    """A measure: its target is called as ``metric(first, second)`` and gives 0-d tensors by name.
+class ClassifierEntry(Entry):
+    """A classifier; its target is a :class:`genkit.Classifier` subclass.
 
-    Both are float tensors on the CPU, a row for each image; ``compares`` and ``of`` say of what. A
-    pure function: no state, no global randomness, inputs left as they are. One that needs more
-    images than it gets raises :class:`genkit.UsageError`.
+    Metrics of features and of class probabilities, and the alarm, use the one called ``lenet``.
+    """
 
-    ========================== ================================= =========================================
-    ``compares``               first                             second
-    ========================== ================================= =========================================
-    samples of pixels          samples ``(N, C, H, W)``          real images ``(M, C, H, W)``
-    samples of features        of the samples ``(N, D)``         of real images ``(M, D)``
-    samples of probabilities   classes of the samples ``(N, K)`` of real images ``(M, K)``
-    reconstructions            reconstructions                   their originals, both ``(N, C, H, W)``
-    posterior                  mean ``(N, L)``                   log-variance ``(N, L)``
-    bounds                     log p(x | z) ``(N, K)``           log q(z | x) - log p(z) ``(N, K)``, nats
-    ========================== ================================= =========================================
+    noun: ClassVar[str] = "classifier"
 
-    Images are in [-1, 1]. Features and probabilities are those of the dataset's extractor.
+
+class MetricInputs:
+    """What a metric is called with: one subclass for each kind.
+
+    How its two tensors are made is in :mod:`genkit.evaluation.inputs`.
+    """
+
+
+@dataclass(frozen=True)
+class Samples(MetricInputs):
+    """Samples of the model, and real images: ``(N, ...)`` and ``(M, ...)``.
+
+    The metric is also measured with real images in place of the samples: the floor.
+    """
+
+    representation: Literal["pixels", "features", "probabilities"] = "pixels"
+    """What stands for an image: its pixels ``(C, H, W)`` in [-1, 1]; or, by the classifier of the
+    dataset, its features ``(D,)`` or the probabilities of its classes ``(K,)``.
+    """
+    reference: Literal["held-out", "training"] = "held-out"
+    """Which real images; ``training``: all of them."""
+
+    def __post_init__(self) -> None:
+        _check_choice("representation", self.representation, _REPRESENTATIONS)
+        _check_choice("reference", self.reference, _REFERENCES)
+
+
+@dataclass(frozen=True)
+class Reconstructions(MetricInputs):
+    """Reconstructions of held-out images, and their originals, both ``(N, C, H, W)`` in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Posteriors(MetricInputs):
+    """Mean and log-variance of the encoder's posteriors for held-out images, both ``(N, L)``."""
+
+
+@dataclass(frozen=True)
+class Bounds(MetricInputs):
+    """log p(x | z) and log q(z | x) - log p(z) of held-out images, in nats, both ``(N, K)``."""
+
+    importance_samples: int = 1
+    """K: codes drawn from the posterior of each image. With one, the second tensor is the exact KL
+    divergence.
+    """
+
+    def __post_init__(self) -> None:
+        if self.importance_samples < 1:
+            raise PluginError(f"importance_samples is {self.importance_samples}, not 1 or more")
+
+
+_REPRESENTATIONS = ("pixels", "features", "probabilities")
+_REFERENCES = ("held-out", "training")
+
+
+def _check_choice(field: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise PluginError(f"{field} is {value!r}, not one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class MetricEntry(Entry):
+    """A metric: its target is called as ``metric(first, second)`` and returns 0-d tensors by name.
+
+    Both are float tensors on the CPU, one row for each image; ``inputs`` declares which. A pure
+    function: no state, no global randomness, inputs left as they are. One that needs more images
+    than it gets raises :class:`genkit.UsageError`.
+
+    ``compares``, ``of``, ``reference`` and ``codes`` are deprecated: plugins of API version 1
+    declare their inputs by them, and ``inputs`` is made from them.
     """
 
     noun: ClassVar[str] = "metric"
 
-    compares: Literal["samples", "reconstructions", "posterior", "bounds"] = "samples"
-    """What the two tensors are; the figures of samples are shown beside those of real images, the
-    floor.
-    """
-    of: Literal["pixels", "features", "probabilities"] = "pixels"
-    """What stands for an image, of samples."""
-    reference: Literal["held-out", "training"] = "held-out"
-    """Which real images samples are compared with; ``training``: all of them."""
-    codes: int = 1
-    """K, for bounds: codes drawn from an image's posterior; with one, the second is the exact KL
-    divergence.
-    """
+    inputs: MetricInputs = Samples()
+    """What it is called with."""
     limit: int | None = None
     """Images that it gets at most, samples and held out each; for what takes long."""
     default: bool = True
     """Whether one of genkit's own is measured where the user names none."""
+    _: KW_ONLY
+    compares: InitVar[str | None] = None
+    of: InitVar[str | None] = None
+    reference: InitVar[str | None] = None
+    codes: InitVar[int | None] = None
+
+    def __post_init__(
+        self, compares: str | None, of: str | None, reference: str | None, codes: int | None
+    ) -> None:
+        if (compares, of, reference, codes) != (None, None, None, None):
+            inputs = _inputs_of_version_1(compares, of, reference, codes)
+            object.__setattr__(self, "inputs", inputs)
+        if not isinstance(self.inputs, MetricInputs):
+            raise PluginError(
+                f"{self.name}: its inputs are {self.inputs!r}, not genkit.Samples(...)"
+            )
+
+
+def _inputs_of_version_1(
+    compares: str | None, of: Any, reference: Any, codes: int | None
+) -> MetricInputs:
+    kind = compares or "samples"
+    _check_choice("compares", kind, ("samples", "reconstructions", "posterior", "bounds"))
+    if kind == "samples":
+        return Samples(of or "pixels", reference or "held-out")
+    if kind == "bounds":
+        return Bounds(1 if codes is None else codes)
+    return Reconstructions() if kind == "reconstructions" else Posteriors()
 
 
 @dataclass(frozen=True)
 class CallbackEntry(Entry):
-    """A callback; its target, a :class:`genkit.Callback` subclass, is made without arguments where
+    """A callback; its target, a :class:`genkit.Callback` subclass, is called without arguments when
     a user names it.
     """
 
     noun: ClassVar[str] = "callback"
 
 
+Model = ModelEntry
+"""Deprecated name of :class:`ModelEntry`, from version 1 of the API. It gives no warning, so that
+plugins of version 1 load under ``-W error`` too.
+"""
+Dataset = DatasetEntry
+"""Deprecated name of :class:`DatasetEntry`."""
+Metric = MetricEntry
+"""Deprecated name of :class:`MetricEntry`."""
+
 EntryT = TypeVar("EntryT", bound=Entry)
 
 
 @hookspec
-def genkit_models() -> list[Model]:
+def genkit_models() -> list[ModelEntry]:
     """The models that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
 
 @hookspec
-def genkit_datasets() -> list[Dataset]:
+def genkit_datasets() -> list[DatasetEntry]:
     """The datasets that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
 
 @hookspec
-def genkit_metrics() -> list[Metric]:
+def genkit_metrics() -> list[MetricEntry]:
     """The metrics that this plugin provides."""
     raise AssertionError("a hook specification is not called")
 
 
 @hookspec
+def genkit_classifiers() -> list[ClassifierEntry]:
+    """The classifiers that this plugin provides."""
+    raise AssertionError("a hook specification is not called")
+
+
+@hookspec
 def genkit_callbacks() -> list[CallbackEntry]:
-    """The callbacks that this plugin provides; one acts only when the user names it."""
+    """The callbacks that this plugin provides; each acts only when the user names it."""
     raise AssertionError("a hook specification is not called")
 
 
 HOOKS: dict[type[Entry], str] = {
-    Model: "genkit_models",
-    Dataset: "genkit_datasets",
-    Metric: "genkit_metrics",
+    ModelEntry: "genkit_models",
+    DatasetEntry: "genkit_datasets",
+    MetricEntry: "genkit_metrics",
+    ClassifierEntry: "genkit_classifiers",
     CallbackEntry: "genkit_callbacks",
 }
-"""Which hook gives which kind of entry."""
+"""Kind of entry → the hook that returns such entries."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .config import Config
 from .errors import ContractError, UsageError
-from .hookspecs import Model
+from .hookspecs import ModelEntry
 from .interfaces import DataSpec, Generator, Trainer
 from .plugins.registry import Registry
 from .rng import seeded_initialisation
@@ -40,7 +40,7 @@ def resolve_model(
     """
     if not isinstance(model, str):
         return model, ModelInfo(name=_kebab(model.__name__))
-    plugin = registry.find(Model, model).plugin
+    plugin = registry.find(ModelEntry, model).plugin
     info = ModelInfo(
         name=model.rpartition("/")[2], distribution=plugin.distribution, version=plugin.version
     )
@@ -54,7 +54,7 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
         UnknownNameError: no plugin provides it.
         ContractError: its target is no Trainer.
     """
-    found = registry.find(Model, name)
+    found = registry.find(ModelEntry, name)
     target = found.target()
     if not (isinstance(target, type) and issubclass(target, Trainer)):
         raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")

@@ -26,7 +26,7 @@ from .errors import (
     attribute_errors,
     first_line,
 )
-from .hookspecs import Dataset
+from .hookspecs import DatasetEntry
 from .interfaces import DataSpec, Reconstructs, Trainer, evaluating
 from .models import build, find_trainer
 from .plugins.registry import Registered, Registry, discover
@@ -105,7 +105,7 @@ class Run:
         return self.info.dataset.spec
 
     @property
-    def dataset_entry(self) -> Registered[Dataset] | None:
+    def dataset_entry(self) -> Registered[DatasetEntry] | None:
         """The registry's entry of the dataset; None for images that were in memory.
 
         Raises:
@@ -115,7 +115,7 @@ class Run:
         if dataset.distribution is None:
             return None
         return self.registry.find(
-            Dataset, f"{dataset.distribution}/{dataset.name.partition(':')[0]}"
+            DatasetEntry, f"{dataset.distribution}/{dataset.name.partition(':')[0]}"
         )
 
     @property
@@ -131,7 +131,7 @@ class Run:
             if model.distribution is None:
                 how = "genkit.load(path, C) or genkit.resume(path, trainer=C, dataset=images)"
                 raise UsageError(
-                    f"{self.path} was trained with a class of no plugin; in Python say {how}"
+                    f"{self.path} was trained with a class of no plugin; in Python call {how}"
                 )
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class
@@ -172,12 +172,7 @@ class Run:
         """
         try:
             model = self.build("meta")
-        except (
-            RuntimeError,
-            NotImplementedError,
-            ValueError,
-            TypeError,
-        ):  # a constructor that needs its weights
+        except (RuntimeError, ValueError, TypeError):  # a constructor that needs its weights
             model = self.build("cpu")
         size = sum(t.numel() * t.element_size() for t in state.networks(model).values())
         return checkpoint.newest(
@@ -205,30 +200,24 @@ class Run:
             ) from error
 
     def data(self, root: Path | None = None, notify: Notify = lambda line: None) -> ImageData:
-        """The dataset of the run, read again; files that it passes over are said through
-        ``notify``.
+        """The dataset of the run, read again; ``notify`` is called for files that were skipped.
 
         Raises:
-            DataError: it is not to be had, or is not the one that the run was trained on.
+            DataError: it is not found, or is not the one that the run was trained on.
             UsageError: the images were in memory.
         """
         dataset = self.info.dataset
         if dataset.distribution is None:
             how = f"genkit.resume({str(self.path)!r}, dataset=...)"
             raise UsageError(
-                f"{self.path} was trained on {dataset.source}: the program that has them says {how}"
+                f"{self.path} was trained on {dataset.source}: the program that has them calls {how}"
             )
         name = f"{dataset.distribution}/{dataset.name}"
         options, saved = self.info.options, self.info.options.data_root
-        if root is None and saved is not None and saved.is_dir():
-            root, offline = (
-                saved,
-                True,
-            )  # where a run that may be a stranger's says: read there, and nothing more
-        else:
-            root, offline = data_root(root), False
+        # A run may be a stranger's: from the folder that it names, images are read, and no more.
+        offline = root is None and saved is not None and saved.is_dir()
         request = DataRequest(
-            root,
+            saved if offline and saved is not None else data_root(root),
             on_bad_image=options.on_bad_image,
             limit=dataset.images + dataset.held_out,
             shape=self.spec.shape,
@@ -266,15 +255,12 @@ class Run:
             DataError: it is not.
         """
         if data.fingerprint() != self.info.dataset.fingerprint:
-            was, now = (
-                self.info.dataset.images + self.info.dataset.held_out,
-                len(data.train) + len(data.test),
-            )
+            dataset = self.info.dataset
+            was, now = dataset.images + dataset.held_out, len(data.train) + len(data.test)
             counts = f" ({now} now, {was} then)" if now != was else ""
             raise DataError(
                 f"the images from {data.source}{counts} are not those that {self.path} "
-                "was trained on: put those back, "
-                "or train anew"
+                "was trained on: put those back, or train a new run"
             )
         return data
 

@@ -4,17 +4,24 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict
 
-from .config import MAX_THREADS, Config, Field, TrainOptions
+from .config import MAX_THREADS, Config, TrainOptions
 from .data.selection import DatasetInfo
 from .models import ModelInfo
 from .plugins.plugin import OWN_DISTRIBUTION
 
 FORMAT: Literal[1] = 1
+
+
+def _usable_threads(value: object) -> int:
+    """A number of threads that torch can be set to; 0 for anything else that a stranger's file
+    says.
+    """
+    return value if type(value) is int and 1 <= value <= MAX_THREADS else 0
 
 
 class Environment(Config):
@@ -33,7 +40,7 @@ class Environment(Config):
     platform: str = ""
     device: str = ""
     cpu_capability: str = ""
-    threads: int = Field(0, ge=0, le=MAX_THREADS)
+    threads: Annotated[int, BeforeValidator(_usable_threads)] = 0
     kernels: str = "torch"
     """Older runs knew no others."""
     engine: str = ""

@@ -48,7 +48,7 @@ class Page:
         self._commands, self._answers = commands, answers
         self._number, self._buffer, self._session = 0, b"", ""
         self.events: list[dict[str, Any]] = []
-        """What Chromium told, in order."""
+        """The events of Chromium, in order."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
@@ -107,7 +107,7 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def told(self, *methods: str) -> list[dict[str, Any]]:
+    def events(self, *methods: str) -> list[dict[str, Any]]:
         """What came of some events since the page was opened."""
         self.call("Runtime.evaluate", expression="1")  # what was on the way is here then
         return [event["params"] for event in self.events if event.get("method") in methods]

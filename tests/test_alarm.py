@@ -190,7 +190,7 @@ def test_a_collapse_is_flagged_within_one_sample_interval(
     assert len([line for line in lines if "collapsed" in line]) == 1  # said once
 
     with pytest.raises(
-        genkit.GenkitError, match=r"collapsed.*; stopped at step 40, as --stop-on-collapse says"
+        genkit.GenkitError, match=r"collapsed.*; stopped at step 40, as --stop-on-collapse asks"
     ):
         genkit.train(
             collapsing(tiny, 33), **options, stop_on_collapse=True, out=tmp_path / "stopped"

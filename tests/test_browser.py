@@ -77,18 +77,19 @@ def test_pages_are_quiet_fit_and_accessible(
     width, dark = LOOKS[look]
     browser.open(pages[name], width=width, dark=dark)
     assert (
-        browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") == []
+        browser.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        == []
     )
     requested = {
-        told["request"]["url"].partition(":")[0]
-        for told in browser.told("Network.requestWillBeSent")
+        event["request"]["url"].partition(":")[0]
+        for event in browser.events("Network.requestWillBeSent")
     }
     assert requested <= {"file", "data"}
     assert (
         len(
             [
                 t
-                for t in browser.told("Network.requestWillBeSent")
+                for t in browser.events("Network.requestWillBeSent")
                 if t["request"]["url"].startswith("file:")
             ]
         )
@@ -138,10 +139,10 @@ def test_the_browser_would_see_an_error_and_a_request(browser: Page, tmp_path: P
         "<script>console.error('no'); nothing()</script><img src=a.png>"
     )
     browser.open(page)
-    assert len(browser.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2
+    assert len(browser.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2
     assert any(
-        told["request"]["url"].endswith("a.png")
-        for told in browser.told("Network.requestWillBeSent")
+        event["request"]["url"].endswith("a.png")
+        for event in browser.events("Network.requestWillBeSent")
     )
 
 
@@ -156,6 +157,6 @@ def test_the_policy_stops_script_and_style_of_others(
     browser.open(page)
     assert browser.run("document.title") == "simple-gan on digits"
     assert any(
-        "Content Security Policy" in told["entry"]["text"]
-        for told in browser.told("Log.entryAdded")
+        "Content Security Policy" in event["entry"]["text"]
+        for event in browser.events("Log.entryAdded")
     )

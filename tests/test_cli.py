@@ -278,7 +278,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
         (["sample", "absent", "--count", "0"], 2, "--count"),
         (["plot", "absent"], 1, "absent is no run folder"),
         (["check", "simple-gam"], 2, "did you mean 'simple-gan'"),
-        (["check", "digits"], 2, "digits is a dataset: say --kind dataset"),
+        (["check", "digits"], 2, "digits is a dataset: pass --kind dataset"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )

@@ -14,13 +14,13 @@ from genkit.cli.main import main
 from genkit.errors import PluginError
 
 PLUGIN = """
-from genkit import CallbackEntry, Metric, hookimpl
+from genkit import CallbackEntry, MetricEntry, hookimpl
 
 @hookimpl
 def genkit_metrics():
     return [
-        Metric("brightness", "mean pixel", "extras_parts:brightness"),
-        Metric("wrong", "none", "extras_parts:wrong"),
+        MetricEntry("brightness", "mean pixel", "extras_parts:brightness"),
+        MetricEntry("wrong", "none", "extras_parts:wrong"),
     ]
 
 @hookimpl

@@ -10,7 +10,7 @@ import pytest
 from genkit.cli.main import main
 
 GOOD = """
-from genkit import Model, hookimpl
+from genkit import ModelEntry, hookimpl
 {extra}
 @hookimpl
 def genkit_models():
@@ -18,7 +18,7 @@ def genkit_models():
 """
 
 
-def good(model: str = 'Model("extra", "one more", "json:dumps")', extra: str = "") -> str:
+def good(model: str = 'ModelEntry("extra", "one more", "json:dumps")', extra: str = "") -> str:
     return GOOD.format(model=model, extra=extra)
 
 
@@ -32,19 +32,23 @@ BROKEN = {  # distribution → source of its module, state, and reason that the 
         "broken",
         "genkit_modles, which is no hook; did you mean 'genkit_models'",
     ),
-    "wrong-type": (good("'not an entry'"), "broken", "which is no genkit.Model"),
+    "wrong-type": (good("'not an entry'"), "broken", "which is no genkit.ModelEntry"),
     "duplicate": (
-        good('Model("simple-gan", "another", "json:dumps")'),
+        good('ModelEntry("simple-gan", "another", "json:dumps")'),
         "shadowed",
         "also of genkit-torch",
     ),
     "future": (good(extra="genkit_api_version = 99"), "incompatible", "written for plugin API 99"),
     "dangling": (
-        good('Model("dangling", "no target", "json:not_there")'),
+        good('ModelEntry("dangling", "no target", "json:not_there")'),
         "broken",
         "cannot load json:not_there",
     ),
-    "slow": ("import time; time.sleep(5)" + good('Model("slow", "slow", "json:dumps")'), "ok", ""),
+    "slow": (
+        "import time; time.sleep(5)" + good('ModelEntry("slow", "slow", "json:dumps")'),
+        "ok",
+        "",
+    ),
     "leaves": ("import os; os._exit(0)", "broken", "ended the process with exit code 0"),
     "hangs": ("import time; time.sleep(3600)", "broken", "did not end within"),
 }

@@ -21,7 +21,7 @@ from genkit.data.datasets import from_images
 from genkit.engines.base import Work
 from genkit.engines.cuda_graph import WARM_UP, CudaGraphSteps
 from genkit.engines.first_steps import choose_stepper
-from genkit.hookspecs import Model
+from genkit.hookspecs import ModelEntry
 from genkit.models import build, find_trainer
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
@@ -31,7 +31,7 @@ from genkit.testing.subject import differing, tensors
 from genkit.training.session import Training
 from tests.conftest import training_of
 
-BUILTINS = [registered.entry.name for registered in discover().builtin(Model)]
+BUILTINS = [registered.entry.name for registered in discover().builtin(ModelEntry)]
 OPTIONS = TrainOptions(batch_size=4, log_interval=50)
 EAGER = OPTIONS.model_copy(update={"engine": "eager"})
 

@@ -1,5 +1,5 @@
-"""What evaluate says of models that are good, and of those that fail in a known way; the floor; the
-extractor.
+"""What evaluate measures of models that are good, and of those that fail in a known way; the floor;
+the extractor.
 """
 
 import json
@@ -15,10 +15,19 @@ import genkit
 from genkit.cli.main import main
 from genkit.data.datasets import DataRequest, Split, from_images, load_dataset
 from genkit.data.images import from_uint8
-from genkit.evaluation import extractor, measure
-from genkit.hookspecs import Dataset, Metric
+from genkit.evaluation import extractor, inputs, measure, run_images
+from genkit.evaluation.run_images import RunImages, Source
+from genkit.hookspecs import (
+    Bounds,
+    DatasetEntry,
+    MetricEntry,
+    MetricInputs,
+    Posteriors,
+    Reconstructions,
+    Samples,
+)
 from genkit.plugins.plugin import Plugin
-from genkit.plugins.registry import Registered, discover
+from genkit.plugins.registry import Registered, Registry, discover
 from tests.conftest import TinyGAN
 
 QUIET = {"progress": False, "device": "cpu", "threads": 1}
@@ -158,7 +167,11 @@ def test_a_colour_dataset_trains_its_own_extractor() -> None:
     assert found["memorisation"].extractor is None
 
 
-def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, capsys) -> None:
+def lenet() -> type[genkit.Classifier]:
+    return extractor.find_classifier(discover()).target()
+
+
+def test_the_extractor_is_trained_once_and_after_damage(monkeypatch, capsys) -> None:
     data = made()
     run = genkit.train(
         drawing_from(data.train.images), dataset=data, iterations=1, batch_size=2, **QUIET
@@ -166,13 +179,13 @@ def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, caps
     first = genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data)["fid-lenet"]
     assert "training an extractor on the labels of images" in capsys.readouterr().err
     (cached,) = Path("cache/genkit/extractors").iterdir()
-    whole, train, trained = cached.read_bytes(), extractor.train, []
+    whole, train, trained = cached.read_bytes(), extractor.train_weights, []
 
     def counted(*arguments, **options):
         trained.append(1)
         return train(*arguments, **options)
 
-    monkeypatch.setattr(extractor, "train", counted)
+    monkeypatch.setattr(extractor, "train_weights", counted)
     assert (
         genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data, progress=False)["fid-lenet"]
         == first
@@ -186,7 +199,7 @@ def test_the_extractor_is_trained_once_and_a_damaged_one_again(monkeypatch, caps
         whole.replace(data.fingerprint().encode(), b"0" * 64),
     ):
         with pytest.raises(genkit.DataError, match="there is damaged"):
-            extractor.from_bytes(damage, "there", data.fingerprint())
+            extractor.from_bytes(lenet(), damage, "there", data.fingerprint())
     cached.write_bytes(whole[:-4])
     assert genkit.evaluate(run, ["fid-lenet"], count=100, dataset=data)["fid-lenet"] == first
     assert "the cached extractor cannot be used" in capsys.readouterr().err
@@ -206,7 +219,8 @@ def test_without_labels_the_features_are_random_and_said_to_be(capsys) -> None:
     assert kept["fid-lenet"]["extractor"]["name"] == "random features"
     assert kept["fid-lenet"]["extractor"]["accuracy"] is None
     assert (
-        extractor.random_features(run.spec).info.sha256 == kept["fid-lenet"]["extractor"]["sha256"]
+        extractor.make_random_extractor(lenet(), 1).info.sha256
+        == kept["fid-lenet"]["extractor"]["sha256"]
     )
     assert kept["fid-lenet"]["floor"].keys() == kept["fid-lenet"]["figures"].keys()
     with pytest.raises(genkit.UsageError, match="class-coverage needs labels, and images has none"):
@@ -368,7 +382,7 @@ def test_what_the_published_fid_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(genkit.UsageError, match=r"weights\.pth is not torch-fidelity's file"):
         distances._inception()
     monkeypatch.setenv("GENKIT_INCEPTION_WEIGHTS", "absent.pth")
-    with pytest.raises(genkit.UsageError, match=r"Inception's weights are not to be had .*absent"):
+    with pytest.raises(genkit.UsageError, match=r"Inception's weights cannot be loaded .*absent"):
         distances._inception()
     monkeypatch.delenv("GENKIT_INCEPTION_WEIGHTS")
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
@@ -378,44 +392,85 @@ def test_what_the_published_fid_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_extractor_is_one_file_of_the_same_bytes() -> None:
-    data = made()
+    data, kind = made(), lenet()
     weights = [
-        extractor.to_bytes(*extractor.train(data, "patterns", data.fingerprint())) for _ in range(2)
+        extractor.train_weights(kind, data, "patterns", data.fingerprint()) for _ in range(2)
     ]
     assert weights[0] == weights[1]
-    loaded = extractor.from_bytes(weights[0], "there", data.fingerprint())
-    rows = loaded(from_uint8(data.test.images))
-    assert rows.features.shape == (300, extractor.FEATURES)
-    assert float(rows.probabilities.sum(1).sub(1).abs().max()) < 1e-5
+    loaded = extractor.from_bytes(kind, weights[0], "there", data.fingerprint())
+    output = loaded(from_uint8(data.test.images))
+    assert output.features.shape == (300, 64)
+    assert float(output.probabilities.sum(1).sub(1).abs().max()) < 1e-5
     assert loaded(from_uint8(data.test.images))[0].equal(
-        rows.features
+        output.features
     )  # no dropout: evaluation mode
-    assert float(rows.features.square().mean()) == pytest.approx(1, rel=0.2)
-    assert loaded(torch.zeros(2, 1, 8, 40)).features.shape == (2, extractor.FEATURES)
+    assert float(output.features.square().mean()) == pytest.approx(1, rel=0.2)
+    assert loaded(torch.zeros(2, 1, 8, 40)).features.shape == (2, 64)
     state = torch.get_rng_state()
-    extractor.from_bytes(weights[0], "there")
+    extractor.from_bytes(kind, weights[0], "there")
     assert torch.get_rng_state().equal(state)
-    network = extractor.Network(1, 4)
-    with torch.no_grad():
-        network.dense.bias[0] = math.nan
-    for wrong in (network, extractor.Network(1, 4).double()):
-        with pytest.raises(genkit.DataError, match="there is damaged"):
-            extractor.from_bytes(extractor.to_bytes(wrong, loaded.about), "there")
     with pytest.raises(genkit.UsageError, match="images of 1 channels"):
         loaded(torch.zeros(2, 3, 12, 12))
 
 
+def test_weights_that_cannot_be_right_are_refused() -> None:
+    kind, data = lenet(), made()
+    network = kind(1, 4)
+    metadata = {
+        "format": 1,
+        "dataset": "x",
+        "fingerprint": data.fingerprint(),
+        "accuracy": 0.5,
+        "channels": 1,
+        "classes": 4,
+    }
+    whole = extractor.to_bytes(network, metadata)
+    assert extractor.from_bytes(kind, whole, "there").info.accuracy == 0.5
+    for name, value in (
+        ("format", 2),
+        ("accuracy", 1.5),
+        ("channels", 2),
+        ("channels", 10**18),
+        ("channels", 0),
+        ("channels", "1"),
+        ("classes", 5),
+        ("classes", -1),
+    ):
+        wrong = extractor.to_bytes(network, {**metadata, name: value})
+        with pytest.raises(genkit.DataError, match="there is damaged"):
+            extractor.from_bytes(kind, wrong, "there")
+    del metadata["classes"]
+    with pytest.raises(genkit.DataError, match=r"there is damaged \(KeyError\)"):
+        extractor.from_bytes(kind, extractor.to_bytes(network, metadata), "there")
+    metadata["classes"] = 4
+    with torch.no_grad():
+        network.dense.bias[0] = math.nan
+    for wrong_network in (network, kind(1, 4).double()):
+        with pytest.raises(genkit.DataError, match="there is damaged"):
+            extractor.from_bytes(kind, extractor.to_bytes(wrong_network, metadata), "there")
+
+
+def test_the_classifier_draws_the_samples_of_a_step_as_models_do() -> None:
+    from genkit.data.loader import Order
+    from genkit_plugins.classifier import BATCH, _sample_numbers
+
+    numbers = _sample_numbers(1000, BATCH, 3)
+    assert torch.stack([next(numbers) for _ in range(300)]).equal(
+        Order(1000, BATCH, 3).indices(0, 300)
+    )
+
+
 def test_the_shipped_extractor_says_what_it_is() -> None:
     path = (
-        Path(extractor.__file__).parent.parent
+        Path(__file__).parent.parent
         / "plugins"
         / "genkit_plugins"
         / "extractors"
         / "mnist.safetensors"
     )
-    shipped = discover().find(Dataset, "mnist")
+    shipped = discover().find(DatasetEntry, "mnist")
     assert Path(shipped.load(shipped.entry.extractor)()).samefile(path)
-    loaded = extractor.from_bytes(path.read_bytes(), str(path))
+    loaded = extractor.from_bytes(lenet(), path.read_bytes(), str(path))
     assert path.stat().st_size < 2**20
     assert loaded.info.name == "mnist"
     assert loaded.info.accuracy >= 0.99
@@ -425,20 +480,21 @@ def test_the_shipped_extractor_says_what_it_is() -> None:
 
 
 def test_the_shipped_extractor_is_as_good_as_it_says(mnist_root: Path) -> None:
+    run = genkit.train(
+        "simple-gan",
+        dataset="mnist",
+        data_root=str(mnist_root),
+        iterations=1,
+        batch_size=2,
+        **QUIET,
+    )
     data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
-    registered = discover().find(Dataset, "mnist")
-    found = extractor.find(
-        registered, data, "mnist", data.fingerprint(), notify=lambda line: pytest.fail(line)
-    )
-    hits = found(from_uint8(data.test.images)).probabilities.argmax(1) == data.test.labels
-    assert float(hits.float().mean()) == pytest.approx(found.info.accuracy, abs=2e-4)
+    found = extractor.get_extractor(run, data, notify=lambda line: pytest.fail(line))
+    correct = found(from_uint8(data.test.images)).probabilities.argmax(1) == data.test.labels
+    assert float(correct.float().mean()) == pytest.approx(found.info.accuracy, abs=2e-4)
 
 
-def entry(target: str, kind: type = Dataset, **fields) -> Registered:
-    plugin = Plugin(name="x", module="x", distribution="x", version="1", origin="")
-    return Registered(
-        kind("x", "x", "tests.test_evaluation:made", **{"extractor": target, **fields}), plugin
-    )
+PLUGIN = Plugin(name="x", module="x", distribution="x", version="1", origin="")
 
 
 def damaged() -> bytes:
@@ -450,44 +506,126 @@ def not_there() -> str:
 
 
 def of_others() -> bytes:
-    data = made()
-    return extractor.to_bytes(
-        extractor.Network(1, 4),
-        {"format": 1, "dataset": "x", "fingerprint": "y", "accuracy": 1.0, "of": data.source},
-    )
+    metadata = {
+        "format": 1,
+        "dataset": "x",
+        "fingerprint": "y",
+        "accuracy": 1.0,
+        "channels": 1,
+        "classes": 4,
+    }
+    return extractor.to_bytes(lenet()(1, 4), metadata)
+
+
+@pytest.fixture
+def shipping(monkeypatch: pytest.MonkeyPatch):
+    """A run whose dataset ships the weights that a function of this module gives."""
+
+    def make(data: genkit.ImageData, function: str) -> genkit.Run:
+        run = genkit.train(TinyGAN, dataset=data, iterations=1, batch_size=2, **QUIET)
+        here = "tests.test_evaluation"
+        entry = DatasetEntry("x", "x", f"{here}:made", extractor=f"{here}:{function}")
+        monkeypatch.setattr(genkit.Run, "dataset_entry", Registered(entry, PLUGIN))
+        return run
+
+    return make
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("function", "says"),
     [("damaged", "is damaged"), ("not_there", "x/x failed to give its extractor")],
 )
-def test_shipped_weights_that_cannot_be_read_are_one_line(target: str, says: str) -> None:
+def test_shipped_weights_that_cannot_be_read_are_one_line(
+    shipping, function: str, says: str
+) -> None:
     data = made()
     with pytest.raises(genkit.PluginError, match=says):
-        extractor.find(
-            entry(f"tests.test_evaluation:{target}"), data, "x", data.fingerprint(), print
-        )
+        extractor.get_extractor(shipping(data, function), data, print)
 
 
-def test_shipped_weights_of_other_images_are_not_used() -> None:
+def test_shipped_weights_of_other_images_are_not_used(shipping) -> None:
     data, lines = from_images(patterns(50, 1).images), []
-    found = extractor.find(
-        entry("tests.test_evaluation:of_others"), data, "x", data.fingerprint(), lines.append
-    )
+    found = extractor.get_extractor(shipping(data, "of_others"), data, lines.append)
     assert found.info.name == "random features"
     assert "trained on other images: it is not used" in lines[0]
 
 
+def test_without_a_classifier_its_metrics_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = made()
+    run = genkit.train(TinyGAN, dataset=data, iterations=1, batch_size=2, **QUIET)
+    plugins = [plugin for plugin in discover().plugins if plugin.builtin]
+    for plugin in plugins:
+        plugin.load()
+        plugin.entries.pop(genkit.ClassifierEntry)
+    run.registry = Registry(plugins)
+    measured = genkit.evaluate(run, count=90, dataset=data)
+    assert "diversity" in measured
+    assert "fid-lenet" not in measured
+    says = "need the classifier 'lenet', which no plugin provides"
+    assert f"fid-lenet is left out: features and classes of images {says}" in (
+        capsys.readouterr().err
+    )
+    assert extractor.load_extractor(run, pytest.fail) is None  # what the alarm asks
+    with pytest.raises(genkit.UsageError, match=says):
+        genkit.evaluate(run, ["fid-lenet"], dataset=data, progress=False)
+
+
+def test_a_classifier_of_another_kind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = genkit.ClassifierEntry("lenet", "x", "json:dumps")
+    monkeypatch.setitem(PLUGIN.entries, genkit.ClassifierEntry, [entry])
+    monkeypatch.setattr(PLUGIN, "loaded", True)
+    with pytest.raises(genkit.ContractError, match=r"x/lenet is .*, not a genkit\.Classifier"):
+        extractor.find_classifier(Registry([PLUGIN]))
+
+
+class Sounds(MetricInputs):
+    """Of a kind that genkit does not know."""
+
+
 def test_a_metric_of_an_unknown_kind_is_named(data: genkit.ImageData, tiny) -> None:
     run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
-    subject = measure._Subject(run, data, 4, 0, print)
-    plugin = entry("").plugin
-    for fields in ({"compares": "sounds"}, {"of": "sounds"}):
-        metric = Registered(Metric("odd", "none", "x:x", **fields), plugin)
-        with pytest.raises(
-            genkit.ContractError, match=r"metric x/odd .* 'sounds', which is unknown"
-        ):
-            measure._measure(metric, subject)
+    metric = Registered(MetricEntry("odd", "none", "x:x", inputs=Sounds()), PLUGIN)
+    with pytest.raises(genkit.ContractError, match="metric odd has inputs of kind Sounds"):
+        measure._measure(metric, RunImages(run, data, 4, 0, print))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Samples("sounds"), "representation is 'sounds', not one of pixels, features"),
+        (lambda: Samples(reference="x"), "reference is 'x', not one of held-out, training"),
+        (lambda: Bounds(importance_samples=0), "importance_samples is 0"),
+        (lambda: genkit.Metric("x", "x", "x:x", compares="sounds"), "compares is 'sounds'"),
+        (lambda: genkit.Metric("x", "x", "x:x", of="sounds"), "representation is 'sounds'"),
+        (lambda: MetricEntry("x", "x", "x:x", inputs="samples"), "its inputs are 'samples'"),
+    ],
+)
+def test_inputs_that_do_not_exist_are_refused(make, says: str) -> None:
+    with pytest.raises(genkit.PluginError, match=says):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({}, Samples()),
+        ({"of": "features"}, Samples("features")),
+        ({"of": "probabilities", "compares": "samples"}, Samples("probabilities")),
+        ({"reference": "training"}, Samples(reference="training")),
+        ({"compares": "reconstructions"}, Reconstructions()),
+        ({"compares": "posterior"}, Posteriors()),
+        ({"compares": "bounds"}, Bounds()),
+        ({"compares": "bounds", "codes": 100}, Bounds(importance_samples=100)),
+    ],
+)
+def test_keywords_of_version_1_declare_the_same_inputs(before, now) -> None:
+    common = {"aliases": ("y",), "limit": 9, "default": False}
+    assert genkit.Metric("x", "x", "x:x", **before, **common) == MetricEntry(
+        "x", "x", "x:x", inputs=now, **common
+    )
+    assert inputs.get_maker(genkit.Metric("x", "x", "x:x", **before)).inputs == now
 
 
 def test_samples_that_are_not_finite_are_the_models_fault(data: genkit.ImageData, tiny) -> None:
@@ -512,7 +650,7 @@ def test_a_conditional_model_is_asked_for_every_class(monkeypatch) -> None:
     asked: list[Tensor] = []
     data = made()
     run = genkit.train(Conditional, dataset=data, iterations=1, batch_size=2, **QUIET)
-    monkeypatch.setattr(measure, "CHUNK", 3)
+    monkeypatch.setattr(run_images, "CHUNK", 3)
     asked.clear()
     genkit.evaluate(run, ["diversity"], dataset=data, count=8, progress=False)
     assert [labels.tolist() for labels in asked] == [[0, 1, 2], [3, 0, 1], [2, 3]]
@@ -522,8 +660,6 @@ def test_held_out_images_that_are_cut_are_drawn_from_all(
     tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Datasets are often sorted by class: the first of them are not like all of them."""
-    from genkit.evaluation.measure import _Subject
-
     prototypes = (
         torch.arange(0, 250, 25, dtype=torch.uint8)
         .repeat_interleave(40)
@@ -532,17 +668,17 @@ def test_held_out_images_that_are_cut_are_drawn_from_all(
     )
     data = genkit.ImageData(genkit.Split(prototypes), genkit.Split(prototypes), source="here")
     run = genkit.train(tiny, dataset=data, iterations=1, batch_size=2, **QUIET)
-    subject = _Subject(run, data, 100, 0, print)
-    held_out = subject.pixels("held-out")
+    images = RunImages(run, data, 100, 0, print)
+    held_out = images.pixels(Source.HELD_OUT)
     assert len(held_out) == 100
     assert len(held_out.unique()) == 10
-    assert len(subject.some(held_out, 40).unique()) >= 8
-    everything = _Subject(run, data, 10_000, 0, print)
-    assert everything.pixels("held-out").equal(
+    assert len(images.subsample(held_out, 40).unique()) >= 8
+    everything = RunImages(run, data, 10_000, 0, print)
+    assert everything.pixels(Source.HELD_OUT).equal(
         from_uint8(prototypes)
     )  # in order, as the trainer's own test loss
-    monkeypatch.setattr("genkit.evaluation.measure.TRAINING_NUMBERS", 64 * 50)
-    assert len(everything.pixels("training")) == 50
+    monkeypatch.setattr(run_images, "MAX_TRAINING_NUMBERS", 64 * 50)
+    assert len(everything.pixels(Source.TRAINING)) == 50
 
 
 def test_one_bad_metric_does_not_take_the_others_with_it(

@@ -20,7 +20,7 @@ import genkit
 from genkit.cli.main import main
 from genkit.data import images as pixels
 from genkit.evaluation import latents
-from genkit.evaluation.latents import slerp, survey
+from genkit.evaluation.latents import estimate_prior, slerp
 from genkit.report import pictures
 from genkit.report.pictures import animation
 from genkit.rng import Rng
@@ -133,7 +133,7 @@ class Drawn(TinyGenerator):
     ids=["standard", "elsewhere", "dead number", "singular", "uniform", "constant"],
 )
 def test_a_prior_is_known_by_its_draws(draw, gaussian: bool, standard: bool, centre: float) -> None:
-    found = survey(Drawn(draw), Rng(0, "survey"))
+    found = estimate_prior(Drawn(draw), Rng(0, "survey"))
     assert (found.gaussian, found.standard) == (gaussian, standard)
     assert torch.allclose(found.centre, torch.full((7,), centre), atol=0.3)
     if centre == 0:
@@ -142,19 +142,19 @@ def test_a_prior_is_known_by_its_draws(draw, gaussian: bool, standard: bool, cen
 
 def test_whole_numbers_have_nothing_between_them() -> None:
     with pytest.raises(genkit.UsageError, match="nothing between"):
-        survey(Drawn(lambda n, rng: rng.integers(9, n, 7)), Rng(0, "survey"))
+        estimate_prior(Drawn(lambda n, rng: rng.integers(9, n, 7)), Rng(0, "survey"))
 
 
 def test_quantiles() -> None:
     standard = latents.quantiles(
-        survey(Drawn(lambda n, rng: rng.normal(n, 2)), Rng(0, "survey")), 4
+        estimate_prior(Drawn(lambda n, rng: rng.normal(n, 2)), Rng(0, "survey")), 4
     )
     assert torch.allclose(
         standard[:, 0], torch.tensor([-1.1503, -0.3186, 0.3186, 1.1503]), atol=1e-4
     )
     assert torch.equal(standard[:, 0], standard[:, 1])
     uniform = latents.quantiles(
-        survey(Drawn(lambda n, rng: rng.uniform(n, 2)), Rng(0, "survey")), 4
+        estimate_prior(Drawn(lambda n, rng: rng.uniform(n, 2)), Rng(0, "survey")), 4
     )
     assert torch.allclose(
         uniform, torch.tensor([0.125, 0.375, 0.625, 0.875])[:, None].expand(4, 2), atol=0.03

@@ -19,7 +19,7 @@ from genkit.engines import kernels, plan
 from genkit.engines.plan import Plan, record_plan
 from genkit.engines.recording import record
 from genkit.errors import ContractError
-from genkit.hookspecs import Model
+from genkit.hookspecs import ModelEntry
 from genkit.models import build
 from genkit.plugins.registry import discover
 from genkit.rng import Rng
@@ -27,7 +27,7 @@ from genkit.testing.subject import differing, tensors
 from genkit.training.recorder import describe_engine
 from tests.conftest import training_of
 
-MODELS = [registered.entry.name for registered in discover().all(Model)]
+MODELS = [registered.entry.name for registered in discover().all(ModelEntry)]
 IMAGES = torch.randint(
     0, 256, (200, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
 )
@@ -37,7 +37,7 @@ IMAGES = torch.randint(
 @pytest.mark.parametrize("name", MODELS)
 def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
     data = from_images(IMAGES)
-    trainer = discover().find(Model, name).target()
+    trainer = discover().find(ModelEntry, name).target()
     options = {"batch_size": 64, "log_interval": 50, "kernels": chosen}
     made = [build(trainer, trainer.Config(), data.spec, 0, "cpu") for _ in range(2)]
     eager, planned = (

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
+import genkit
 from genkit.errors import PluginError, UnknownNameError
-from genkit.hookspecs import Dataset, Model
+from genkit.hookspecs import DatasetEntry, MetricEntry, ModelEntry, Samples
 from genkit.plugins.plugin import PluginWarning
 from genkit.plugins.registry import discover
 
 GOOD = """
-from genkit import Model, hookimpl
+from genkit import ModelEntry, hookimpl
 
 @hookimpl
 def genkit_models():
-    return [Model("{model}", "a model", "{module}:nothing")]
+    return [ModelEntry("{model}", "a model", "{module}:nothing")]
 """
 
 
@@ -44,24 +45,24 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_builtin_names_import_no_other_plugin(install) -> None:
     module = install("third-party", GOOD.format(model="extra", module="third_party"))
     registry = discover()
-    assert registry.find(Model, "simple-gan").plugin.builtin
+    assert registry.find(ModelEntry, "simple-gan").plugin.builtin
     assert module not in sys.modules
-    assert registry.find(Model, "extra").qualified_name == "third-party/extra"
+    assert registry.find(ModelEntry, "extra").qualified_name == "third-party/extra"
 
 
 def test_unknown_names_suggest(install) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'simple-gan'"):
-        discover().find(Model, "simple-gam")
+        discover().find(ModelEntry, "simple-gam")
     with pytest.raises(UnknownNameError, match="genkit datasets"):
-        discover().find(Dataset, "zzz")
+        discover().find(DatasetEntry, "zzz")
 
 
 def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:
     install("one-plugin", GOOD.format(model="same", module="one_plugin"))
     install("two-plugin", GOOD.format(model="same", module="two_plugin"))
     with pytest.raises(UnknownNameError, match="one-plugin/same or two-plugin/same"):
-        discover().find(Model, "same")
-    assert discover().find(Model, "two-plugin/same").plugin.distribution == "two-plugin"
+        discover().find(ModelEntry, "same")
+    assert discover().find(ModelEntry, "two-plugin/same").plugin.distribution == "two-plugin"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_two_plugins_of_one_name_need_the_qualified_one(install) -> None:
         ),
         (
             GOOD.format(model="x", module="m").replace("return [", "return ['x', "),
-            "no genkit.Model",
+            "no genkit.ModelEntry",
         ),
     ],
     ids=["raises", "exits", "lacks", "syntax", "mistyped", "wrong-type"],
@@ -86,13 +87,13 @@ def test_a_broken_plugin_costs_a_warning(install, monkeypatch, source: str, reas
     install("broken-plugin", source)
     registry = discover()
     with pytest.warns(PluginWarning, match=r"broken-plugin 1\.0 was left out") as caught:
-        names = [registered.entry.name for registered in registry.all(Model)]
+        names = [registered.entry.name for registered in registry.all(ModelEntry)]
     assert {"simple-gan", "ae", "vae"} <= set(names)
     assert reason in str(caught[0].message)
     monkeypatch.setenv("GENKIT_STRICT", "1")
     sys.modules.pop("broken_plugin", None)
     with pytest.raises(PluginError, match="left out"):
-        discover().all(Model)
+        discover().all(ModelEntry)
 
 
 def test_allow_list(install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +106,7 @@ def test_allow_list(install, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_target_that_does_not_exist_is_one_line(install) -> None:
     install("dangling", GOOD.format(model="dangling", module="dangling"))
     with pytest.raises(PluginError, match="dangling/dangling: cannot load dangling:nothing"):
-        discover().find(Model, "dangling").target()
+        discover().find(ModelEntry, "dangling").target()
 
 
 def test_a_typo_in_the_allow_list_is_a_warning(install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +126,9 @@ def test_aliases_and_former_names_find_an_entry(install) -> None:
             '"renamed:nothing", aliases=("short",), deprecated_names=("old",))',
         ),
     )
-    assert discover().find(Model, "short").entry.name == "new"
+    assert discover().find(ModelEntry, "short").entry.name == "new"
     with pytest.warns(PluginWarning, match="old is now called new"):
-        assert discover().find(Model, "renamed/old").entry.name == "new"
+        assert discover().find(ModelEntry, "renamed/old").entry.name == "new"
 
 
 def test_a_distribution_that_is_found_twice_counts_once(
@@ -141,13 +142,13 @@ def test_a_distribution_that_is_found_twice_counts_once(
     (other / "entry_points.txt").write_text("[genkit]\ntwice-there = twice_there\n")
     monkeypatch.syspath_prepend(str(other.parent))
     assert sum(plugin.name == "twice-there" for plugin in discover().plugins) == 1
-    assert discover().find(Model, "twice").entry.name == "twice"
+    assert discover().find(ModelEntry, "twice").entry.name == "twice"
 
 
 def test_a_qualified_name_imports_one_distribution_only(install) -> None:
     install("wanted", GOOD.format(model="same", module="wanted"))
     module = install("unwanted", "raise RuntimeError('imported')")
-    assert discover().find(Model, "wanted/same").entry.name == "same"
+    assert discover().find(ModelEntry, "wanted/same").entry.name == "same"
     assert module not in sys.modules
 
 
@@ -156,7 +157,7 @@ def test_one_name_twice_in_one_plugin_is_refused(install) -> None:
         "stutters", GOOD.format(model="same", module="stutters").replace("return [", "return 2 * [")
     )
     with pytest.warns(PluginWarning, match="gives the name 'same' twice"):
-        discover().all(Model)
+        discover().all(ModelEntry)
 
 
 def test_nothing_of_a_plugin_that_fails_stays_imported(install, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_nothing_of_a_plugin_that_fails_stays_imported(install, tmp_path: Path) 
     (tmp_path / "site" / "half_way.py").rename(package / "__init__.py")
     (package / "part.py").write_text("")
     with pytest.warns(PluginWarning, match="RuntimeError: no"):
-        discover().all(Model)
+        discover().all(ModelEntry)
     assert not [name for name in sys.modules if name.startswith("half_way")]
 
 
@@ -180,4 +181,37 @@ def test_the_remains_of_a_distribution_break_nothing(
     monkeypatch.syspath_prepend(str(info.parent))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)
-        assert discover().find(Model, "simple-gan").plugin.builtin
+        assert discover().find(ModelEntry, "simple-gan").plugin.builtin
+
+
+@pytest.mark.parametrize("version", ["", "genkit_api_version = 1", "genkit_api_version = 2"])
+def test_plugins_of_the_version_before_load(install, version: str) -> None:
+    """With the former names of entries, which cost no warning: a warning is an error here."""
+    install(
+        "from-before",
+        f"""
+from genkit import Dataset, Metric, Model, hookimpl
+
+{version}
+
+@hookimpl
+def genkit_models():
+    return [Model("before", "a model", "from_before:nothing")]
+
+@hookimpl
+def genkit_datasets():
+    return [Dataset("before", "a dataset", "from_before:nothing", extractor="from_before:path")]
+
+@hookimpl
+def genkit_metrics():
+    return [Metric("before", "a metric", "from_before:nothing", of="features", limit=9)]
+""",
+    )
+    registry = discover()
+    for kind in (ModelEntry, DatasetEntry, MetricEntry):
+        found = registry.find(kind, "before")
+        assert isinstance(found.entry, kind)
+        assert found.qualified_name == "from-before/before"
+    assert isinstance(registry.find(genkit.Metric, "before").entry, genkit.Metric)
+    metric = registry.find(MetricEntry, "before").entry
+    assert (metric.inputs, metric.limit) == (Samples("features"), 9)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.data.datasets import DataRequest, ImageData, Split
-from genkit.hookspecs import Dataset, Metric, Model
+from genkit.hookspecs import DatasetEntry, MetricEntry, ModelEntry
 from genkit.plugins.plugin import Plugin
 from genkit.plugins.registry import Registered, discover
 from genkit.testing import (
@@ -565,7 +565,7 @@ def test_a_wrong_model_fails_just_its_checks(name: str) -> None:
 def test_every_check_is_failed_by_some_model() -> None:
     shown = set().union(*(fails for _, fails in WRONG.values()))
     of_plugins = {"plugin_module_imports_no_torch", "resumed_in_a_new_process"}  # shown below
-    assert CHECKS[Model].keys() - shown == of_plugins
+    assert CHECKS[ModelEntry].keys() - shown == of_plugins
 
 
 def test_a_plugin_module_that_loads_torch_is_caught(
@@ -578,10 +578,10 @@ def test_a_plugin_module_that_loads_torch_is_caught(
     subject = ModelSubject(
         name="heavy",
         trainer=Right,
-        registered=Registered(Model("heavy", "x", "heavy_plugin:x"), plugin),
+        registered=Registered(ModelEntry("heavy", "x", "heavy_plugin:x"), plugin),
     )
     name = "plugin_module_imports_no_torch"
-    assert "loads torch" in run_check(name, CHECKS[Model][name], subject).reason
+    assert "loads torch" in run_check(name, CHECKS[ModelEntry][name], subject).reason
 
 
 @parametrize_with_checks(Right)
@@ -617,11 +617,11 @@ def test_a_replay_is_a_step() -> None:
 
 
 COUNTS_IN_ITS_MODULE = """
-from genkit import Model, hookimpl
+from genkit import ModelEntry, hookimpl
 
 @hookimpl
 def genkit_models():
-    return [Model("forgetful", "counts in a global", "forgetful_model:Forgetful")]
+    return [ModelEntry("forgetful", "counts in a global", "forgetful_model:Forgetful")]
 """
 FORGETFUL = """
 import torch
@@ -652,7 +652,7 @@ def test_what_only_a_new_process_forgets_is_caught(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent.parent}")
     name = "resumed_in_a_new_process"
     subject = subject_of("forgetful")
-    assert "metrics.jsonl differs" in run_check(name, CHECKS[Model][name], subject).reason
+    assert "metrics.jsonl differs" in run_check(name, CHECKS[ModelEntry][name], subject).reason
 
 
 def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:
@@ -763,8 +763,8 @@ def square_only(images: Tensor, reference: Tensor) -> genkit.Metrics:
 
 
 WRONG_METRICS = {
-    gives_a_number: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
-    gives_a_vector: set(CHECKS[Metric]) - {"plugin_module_imports_no_torch"},
+    gives_a_number: set(CHECKS[MetricEntry]) - {"plugin_module_imports_no_torch"},
+    gives_a_vector: set(CHECKS[MetricEntry]) - {"plugin_module_imports_no_torch"},
     gives_infinity: {
         "figures_are_named_finite_scalars",
         "order_does_not_matter",
@@ -788,19 +788,23 @@ def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
 
 def test_every_check_of_datasets_and_metrics_is_failed_by_one_of_them() -> None:
     of_plugins = {"plugin_module_imports_no_torch"}  # shown above
-    assert set().union(*WRONG_DATASETS.values()) == CHECKS[Dataset].keys() - of_plugins
-    assert set().union(*WRONG_METRICS.values()) == CHECKS[Metric].keys() - of_plugins
+    assert set().union(*WRONG_DATASETS.values()) == CHECKS[DatasetEntry].keys() - of_plugins
+    assert set().union(*WRONG_METRICS.values()) == CHECKS[MetricEntry].keys() - of_plugins
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("digits", Dataset),
-        *((r.entry.name, Metric) for r in discover().builtin(Metric) if r.entry.name != "fid"),
+        ("digits", DatasetEntry),
+        *(
+            (r.entry.name, MetricEntry)
+            for r in discover().builtin(MetricEntry)
+            if r.entry.name != "fid"
+        ),
     ],
 )
 def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
-    check = check_dataset if kind is Dataset else check_metric
+    check = check_dataset if kind is DatasetEntry else check_metric
     results = check(name)
     assert not [result for result in results if result.outcome == "failed"]
     skipped = {result.check for result in results if result.outcome == "skipped"}

@@ -6,7 +6,7 @@ from functools import partial
 
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
-from genkit.hookspecs import Model
+from genkit.hookspecs import ModelEntry
 from genkit.models import build
 from genkit.plugins.registry import discover
 from genkit.training.session import Training
@@ -22,7 +22,7 @@ OPTIONS = {
 class Loop:
     def __init__(self, work: Work, engine: str, kernels: str) -> None:
         data = from_images(work.images)
-        trainer = discover().find(Model, work.model).target()
+        trainer = discover().find(ModelEntry, work.model).target()
         config = trainer.Config(**OPTIONS.get(work.model, {}))
         options = TrainOptions(
             batch_size=BATCH,

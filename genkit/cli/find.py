@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from ..hookspecs import CallbackEntry, Dataset, Entry, Metric, Model
+from ..hookspecs import CallbackEntry, DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..plugins.registry import discover
 from .options import json_option
 from .output import MAX_CELL, print_line, print_table
 
 ENTRY_KINDS: dict[str, type[Entry]] = {
-    "models": Model,
-    "datasets": Dataset,
-    "metrics": Metric,
+    "models": ModelEntry,
+    "datasets": DatasetEntry,
+    "metrics": MetricEntry,
     "callbacks": CallbackEntry,
 }
 KINDS = (*ENTRY_KINDS, "plugins")

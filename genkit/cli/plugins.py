@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 
 from .. import __version__
-from ..hookspecs import Dataset, Entry, Metric, Model
+from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from .options import json_option
 from .output import print_line, print_table
 
-CHECKED_KINDS: dict[str, type[Entry]] = {kind.noun: kind for kind in (Model, Dataset, Metric)}
+CHECKED_KINDS: dict[str, type[Entry]] = {
+    kind.noun: kind for kind in (ModelEntry, DatasetEntry, MetricEntry)
+}
 
 
 @click.command()
@@ -68,7 +70,7 @@ def new_plugin(name: str, folder: Path | None) -> None:
     from ..plugins.registry import discover
     from ..plugins.scaffold import write_plugin
 
-    for registered in discover().builtin(Model):
+    for registered in discover().builtin(ModelEntry):
         if registered.answers_to(name):
             raise UsageError(f"{name} is the name of a built-in model; choose another name")
     target = folder or Path(name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..hookspecs import Model
+from ..hookspecs import ModelEntry
 from ..plugins.registry import discover
 from .options import config_options, data_root_option, run_argument, typed
 
@@ -18,7 +18,7 @@ class _ModelGroup(click.Group):
     """The registered models as commands. A model is imported when it is named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [registered.entry.name for registered in discover().all(Model)]
+        return [registered.entry.name for registered in discover().all(ModelEntry)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         from ..config import TrainOptions, check_fields
@@ -27,7 +27,7 @@ class _ModelGroup(click.Group):
         registry = discover()
         trainer = find_trainer(registry, name)
         check_fields(trainer.Config, name)
-        summary = registry.find(Model, name).entry.summary
+        summary = registry.find(ModelEntry, name).entry.summary
         config = click.Option(
             ["--config", "config"],
             metavar="FILE",
@@ -54,7 +54,9 @@ class _ModelGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Models (genkit train MODEL --help shows the options)"):
-            formatter.write_dl([(r.entry.name, r.entry.summary) for r in discover().all(Model)])
+            formatter.write_dl(
+                [(r.entry.name, r.entry.summary) for r in discover().all(ModelEntry)]
+            )
 
 
 class _ModelCommand(click.Command):

@@ -20,7 +20,7 @@ from ..errors import (
     UnknownNameError,
     attribute_errors,
 )
-from ..hookspecs import Dataset
+from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
 
@@ -181,7 +181,7 @@ def load_dataset(
     name, _, argument = name.partition(":")
     request = replace(request, argument=argument, skipped=[])
     try:
-        load = registry.find(Dataset, name).target()
+        load = registry.find(DatasetEntry, name).target()
     except UnknownNameError:
         if not Path(name).is_dir():
             raise

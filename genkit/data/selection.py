@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import Config, TrainOptions
 from ..errors import UsageError
-from ..hookspecs import Dataset
+from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec, Trainer
 from ..plugins.registry import Registry
 from .datasets import (
@@ -60,7 +60,7 @@ def select_dataset(
         name, data = load_preferred(registry, trainer.preferred_datasets, request, notify)
     else:
         name, data = options.dataset, load_dataset(registry, options.dataset, request, notify)
-    registered = registry.find(Dataset, name.partition(":")[0])
+    registered = registry.find(DatasetEntry, name.partition(":")[0])
     argument = data.argument or name.partition(":")[2]
     full_name = registered.entry.name + (f":{argument}" if argument else "")
     return describe(full_name, registered.plugin.distribution, data), data

@@ -59,7 +59,7 @@ class FirstSteps:
         return self._eager.names
 
     def steps(self, indices: Tensor, should_stop: ShouldStop) -> Tensor:
-        """Make one step, and capture the next ones if it can be told that they can be."""
+        """Make one step by Python, then capture the following ones if this one allows it."""
         work = self._eager.work
         before = python_state(work.trainer)
         metrics = self._eager.steps(indices[:1], should_stop)

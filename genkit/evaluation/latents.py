@@ -1,4 +1,4 @@
-"""Latent codes: the walk between two of them, what a prior looks like, and the codes of images."""
+"""Latent codes: interpolation, an estimate of the prior, and the codes of images."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,12 @@ from ..errors import ContractError, UsageError
 from ..interfaces import Encoder, Generator, Posterior, Trainer, evaluating
 from ..rng import Rng
 
-DRAWS, MAX_NUMBERS = 4096, 2**22
-"""A prior is judged by this many codes; by fewer where they would have more numbers in all."""
-SURE = 5.0
-"""What is closer to 0 or 1 than this many standard errors is taken for it."""
-ENCODED_AT_ONCE = 500
+MAX_DRAWS, MAX_NUMBERS = 4096, 2**22
+"""Codes that a prior is estimated from; fewer where they would hold more numbers in all."""
+Z_SCORE = 5.0
+"""A mean within this many standard errors of 0, or a variance of 1, is taken as equal to it."""
+BATCH = 500
+"""Images that are encoded at a time."""
 
 
 def slerp(start: Tensor, end: Tensor, t: float, centre: Tensor | float = 0.0) -> Tensor:
@@ -34,8 +35,8 @@ def slerp(start: Tensor, end: Tensor, t: float, centre: Tensor | float = 0.0) ->
     shared = a == b
     p, q = a.masked_fill(shared, 0), b.masked_fill(shared, 0)
     angle = F.cosine_similarity(p, q, dim=1).clamp(-1, 1).acos()[:, None]  # (B, 1)
-    nothing = (p.norm(dim=1) * q.norm(dim=1) == 0)[:, None]
-    straight = nothing | (angle.sin() < 1e-4)
+    zero = (p.norm(dim=1) * q.norm(dim=1) == 0)[:, None]
+    straight = zero | (angle.sin() < 1e-4)
     of_p = torch.where(straight, 1 - t, ((1 - t) * angle).sin() / angle.sin())
     of_q = torch.where(straight, t, (t * angle).sin() / angle.sin())
     path = torch.where(shared, a, of_p * p + of_q * q)
@@ -52,7 +53,7 @@ def lerp(start: Tensor, end: Tensor, t: float) -> Tensor:
 
 
 class Prior(NamedTuple):
-    """What draws from a prior tell of it."""
+    """A prior, as estimated from codes drawn from it."""
 
     draws: Tensor
     """``(N, ...)``."""
@@ -68,26 +69,26 @@ class Prior(NamedTuple):
     """
 
 
-def survey(generator: Generator, rng: Rng, label: int | None = None) -> Prior:
-    """Draw from a generator's prior, for one ``label`` if it has them, and say what it looks like.
+def estimate_prior(generator: Generator, rng: Rng, label: int | None = None) -> Prior:
+    """Estimate a generator's prior from draws, for one ``label`` if it has them.
 
     Raises:
-        UsageError: its codes are whole numbers, between which there is nothing.
+        UsageError: its codes are integers, which cannot be interpolated.
     """
     one = _draw(generator, 1, rng, label)
     if not one.is_floating_point():
         raise UsageError("the latent codes are whole numbers: there is nothing between two of them")
     draws = _draw(
-        generator, max(64, min(DRAWS, MAX_NUMBERS // max(1, one.numel()))), rng, label
+        generator, max(64, min(MAX_DRAWS, MAX_NUMBERS // max(1, one.numel()))), rng, label
     )  # (N, ...)
     flat = draws.flatten(1).double()  # (N, L)
     mean, variance = flat.mean(0), flat.var(0, correction=0)  # (L,)
     error = (variance / len(flat)).sqrt()
-    centre = torch.where(mean.abs() > SURE * error, mean, 0.0)
+    centre = torch.where(mean.abs() > Z_SCORE * error, mean, 0.0)
     varies = variance > 1e-10 * variance.max()
     kurtosis = (flat - mean)[:, varies].pow(4).mean(0) / variance[varies].square() - 3.0
     gaussian = not bool(varies.any()) or abs(float(kurtosis.mean())) < 0.5
-    unit = bool(((variance - 1).abs() < SURE * (2 / len(flat)) ** 0.5).all())
+    unit = bool(((variance - 1).abs() < Z_SCORE * (2 / len(flat)) ** 0.5).all())
     return Prior(
         draws,
         centre.view_as(one[0]).to(one.dtype),
@@ -109,8 +110,8 @@ def quantiles(prior: Prior, count: int) -> Tensor:
     probabilities = (torch.arange(count) + 0.5) / count
     flat = prior.draws.flatten(1)  # (N, L)
     if prior.standard:
-        same: Tensor = torch.special.ndtri(probabilities)
-        return same[:, None].expand(count, flat.shape[1])
+        values: Tensor = torch.special.ndtri(probabilities)  # (count,)
+        return values[:, None].expand(count, flat.shape[1])
     return torch.quantile(flat.float(), probabilities, dim=0)
 
 
@@ -121,16 +122,16 @@ def find_encoder(trainer: Trainer, name: str) -> Encoder:
     Raises:
         UsageError: it has none, or several of other names.
     """
-    found = {
+    encoders = {
         child: module for child, module in trainer.named_children() if isinstance(module, Encoder)
     }
-    if not found:
+    if not encoders:
         raise UsageError(f"{name} has no encoder, so images have no latent codes in it")
-    if len(found) > 1 and "encoder" not in found:
+    if len(encoders) > 1 and "encoder" not in encoders:
         raise UsageError(
-            f"{name} has several encoders ({', '.join(found)}) and none is called encoder"
+            f"{name} has several encoders ({', '.join(encoders)}) and none is called encoder"
         )
-    return found.get("encoder") or next(iter(found.values()))
+    return encoders.get("encoder") or next(iter(encoders.values()))
 
 
 def encode(encoder: Encoder, images: Tensor, name: str) -> Tensor:
@@ -142,21 +143,22 @@ def encode(encoder: Encoder, images: Tensor, name: str) -> Tensor:
     """
     parts = []
     with evaluating(encoder):
-        for first in range(0, len(images), ENCODED_AT_ONCE):
-            some = images[first : first + ENCODED_AT_ONCE]
-            found = encoder(from_uint8(some))
-            codes = found.mean if isinstance(found, Posterior) else found
-            if not isinstance(codes, Tensor) or codes.dim() != 2 or len(codes) != len(some):
+        for first in range(0, len(images), BATCH):
+            batch = images[first : first + BATCH]
+            output = encoder(from_uint8(batch))
+            codes = output.mean if isinstance(output, Posterior) else output  # (B, L)
+            if not isinstance(codes, Tensor) or codes.dim() != 2 or len(codes) != len(batch):
                 given = (
                     f"shape {tuple(codes.shape)}"
                     if isinstance(codes, Tensor)
                     else type(codes).__name__
                 )
                 raise ContractError(
-                    f"the encoder of {name} gave {given}, not codes (B, L) or a genkit.Posterior of such"
+                    f"the encoder of {name} gave {given}, "
+                    "not codes (B, L) or a genkit.Posterior of such"
                 )
             parts.append(codes)
-    codes = torch.cat(parts)
+    codes = torch.cat(parts)  # (N, L)
     if not bool(torch.isfinite(codes).all()):
         raise ContractError(f"the encoder of {name} gave codes that are not finite")
     return codes

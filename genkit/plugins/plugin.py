@@ -97,7 +97,7 @@ def _call_hooks(plugin: Plugin) -> dict[type[Entry], list[Entry]]:
 
 
 def _check_api_version(module: ModuleType, distribution: str) -> None:
-    written_for = getattr(module, "genkit_api_version", API_VERSION)
+    written_for = getattr(module, "genkit_api_version", API_VERSION - 1)
     if written_for not in (API_VERSION, API_VERSION - 1):
         outdated = OWN_DISTRIBUTION if written_for > API_VERSION else distribution
         raise IncompatiblePluginError(

@@ -89,14 +89,14 @@ genkit check @NAME@ && pytest
     "src/PACKAGE/__init__.py": '''\
 """The plugin: the model's name and target. Imports no torch, so that listing models is fast."""
 
-from genkit import Model, hookimpl
+from genkit import ModelEntry, hookimpl
 
 genkit_api_version = @API@
 
 
 @hookimpl
-def genkit_models() -> list[Model]:
-    return [Model("@NAME@", "one line on what it is", "@PACKAGE@.model:@CLASS@")]
+def genkit_models() -> list[ModelEntry]:
+    return [ModelEntry("@NAME@", "one line on what it is", "@PACKAGE@.model:@CLASS@")]
 ''',
     "src/PACKAGE/model.py": '''\
 """@NAME@: a GAN of two small MLPs, to start from."""

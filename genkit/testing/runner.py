@@ -1,4 +1,4 @@
-"""Running the checks: one by one, over a model, dataset or metric, or as a pytest parametrisation."""
+"""Running the checks of a model, dataset or metric: one by one, all, or as pytest parameters."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
-from ..hookspecs import Dataset, Entry, Metric, Model
+from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..interfaces import Trainer
 from ..models import find_trainer
 from ..plugins.registry import Registered, discover
@@ -21,37 +21,39 @@ Checkable = str | type[Trainer] | Callable[..., Any]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one check."""
+    """The result of one check."""
 
     check: str
     outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
-    """What to mend, or which capability the subject lacks; one line."""
+    """What has to be fixed, or which capability the subject lacks; one line."""
 
 
-def subject_of(what: Checkable, kind: type[Entry] = Model) -> Subject:
-    """What is to be checked, as the checks take it.
+def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
+    """The subject of checks that a name, class or function stands for.
 
     Raises:
         UnknownNameError: no plugin provides it.
-        UsageError: ``kind`` has no checks, or ``what`` is no Trainer class where a model is asked
-        for.
+        UsageError: ``kind`` has no checks, or ``what`` is not a Trainer class where ``kind`` is
+            that of models.
     """
     if kind not in CHECKS:
         raise UsageError(f"there are no checks of a {kind.noun}")
-    registered, target, argument, name = None, what, "", getattr(what, "__name__", str(what))
+    registered: Registered[Any] | None = None
+    target: Any = what
+    name, argument = getattr(what, "__name__", str(what)), ""
     if isinstance(what, str):
-        bare, _, argument = what.partition(":")
-        registered, name = _find(bare, kind), what
-        target = find_trainer(discover(), bare) if kind is Model else registered.target()
-    if kind is Dataset:
+        name, (bare, _, argument) = what, what.partition(":")
+        registered = _find(bare, kind)
+        target = find_trainer(discover(), bare) if kind is ModelEntry else registered.target()
+    if kind is DatasetEntry:
         request = DataRequest(data_root(None), argument)
-        return DatasetSubject(name=name, registered=registered, load=target, request=request)  # type: ignore[arg-type]
-    if kind is Metric:
+        return DatasetSubject(name=name, registered=registered, load=target, request=request)
+    if kind is MetricEntry:
         entry = {} if registered is None else {"entry": registered.entry}
-        return MetricSubject(name=name, registered=registered, measure=target, **entry)  # type: ignore[arg-type]
+        return MetricSubject(name=name, registered=registered, measure=target, **entry)
     if not (isinstance(target, type) and issubclass(target, Trainer)):
-        raise UsageError(f"{name} is no genkit.Trainer class")
+        raise UsageError(f"{name} is not a genkit.Trainer class")
     return ModelSubject(name=name, registered=registered, trainer=target)
 
 
@@ -63,33 +65,33 @@ def _find(name: str, kind: type[Entry]) -> Registered[Any]:
         for other in CHECKS.keys() - {kind}:
             if any(registered.answers_to(name) for registered in registry.all(other)):
                 raise UnknownNameError(
-                    f"{name} is a {other.noun}: say --kind {other.noun}"
+                    f"{name} is a {other.noun}: pass --kind {other.noun}"
                 ) from error
         raise
 
 
 def iter_checks(
-    what: Checkable, kind: type[Entry] = Model
+    what: Checkable, kind: type[Entry] = ModelEntry
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Name and call of each check; the call raises AssertionError with what to mend."""
+    """Name and call of each check; the call raises AssertionError with what has to be fixed."""
     subject = subject_of(what, kind)
     for name, check in CHECKS[kind].items():
         yield name, partial(check, subject)
 
 
 def check_model(model: str | type[Trainer]) -> list[Result]:
-    """Run every check on a model; nothing is raised, the results say it all."""
-    return list(run_checks(subject_of(model), Model))
+    """Run every check on a model; failures are in the results, and nothing is raised."""
+    return list(run_checks(subject_of(model), ModelEntry))
 
 
 def check_dataset(dataset: str | Callable[..., Any]) -> list[Result]:
     """Run every check on a dataset: a name, ``name:argument``, or the function that loads it."""
-    return list(run_checks(subject_of(dataset, Dataset), Dataset))
+    return list(run_checks(subject_of(dataset, DatasetEntry), DatasetEntry))
 
 
 def check_metric(metric: str | Callable[..., Any]) -> list[Result]:
     """Run every check on a metric: a name, or the function that measures samples."""
-    return list(run_checks(subject_of(metric, Metric), Metric))
+    return list(run_checks(subject_of(metric, MetricEntry), MetricEntry))
 
 
 def run_checks(subject: Subject, kind: type[Entry]) -> Iterator[Result]:
@@ -99,7 +101,7 @@ def run_checks(subject: Subject, kind: type[Entry]) -> Iterator[Result]:
 
 
 def run_check(name: str, check: Check, subject: Subject) -> Result:
-    """Run one check; warnings that a model causes are its own affair."""
+    """Run one check; warnings of the subject are ignored."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -108,33 +110,33 @@ def run_check(name: str, check: Check, subject: Subject) -> Result:
         return Result(name, "skipped", str(reason))
     except AssertionError as error:
         return Result(name, "failed", " ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001 (a plugin may raise anything: that is a failed check, with its reason)
+    except Exception as error:  # noqa: BLE001 (a plugin may raise anything: a failed check)
         return Result(name, "failed", first_line(error))
     return Result(name, "passed")
 
 
 def parametrize_with_checks(
     what: Checkable,
-    kind: type[Entry] = Model,
+    kind: type[Entry] = ModelEntry,
     *,
     expected_failures: Mapping[str, str] | None = None,
 ) -> Any:
-    """A pytest decorator: the test is called once for each check, with the argument ``check`` to be
-    called.
+    """A pytest decorator: the test runs once for each check, and calls its argument ``check``.
 
     Args:
-        what: something registered, by name; or a Trainer class, or a dataset's or metric's
-        function.
-        kind: :class:`genkit.Model`, :class:`genkit.Dataset` or :class:`genkit.Metric`.
-        expected_failures: name of a check → the reason why it fails; strict: passing is then a
-        failure.
+        what: the name of something registered; or a Trainer class, or the function of a dataset
+            or metric.
+        kind: :class:`genkit.ModelEntry`, :class:`genkit.DatasetEntry` or
+            :class:`genkit.MetricEntry`.
+        expected_failures: name of a check → the reason why it fails. Strict: where the check
+            passes, the test fails.
 
     Raises:
-        UsageError: an expected failure that is no check.
+        UsageError: an expected failure that is not the name of a check.
     """
     import pytest
 
-    subject_of(what, kind)  # a name that nobody has is said once, not once a check
+    subject_of(what, kind)  # an unknown name is one error, not one for each check
     expected = dict(expected_failures or {})
     for name in expected.keys() - CHECKS[kind].keys():
         raise UsageError(f"no check is called {name!r}{nearest(name, CHECKS[kind])}")

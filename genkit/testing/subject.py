@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config import TrainOptions
 from ..data.datasets import DataRequest, ImageData, Split, from_images
 from ..data.loader import iterate_batches
-from ..hookspecs import Dataset, Entry, Metric, Model
+from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..interfaces import Batch, DataSpec, Metrics, Trainer
 from ..models import build
 from ..plugins.registry import Registered
@@ -84,32 +84,32 @@ class MetricSubject(Subject):
     """A metric under check."""
 
     measure: Callable[[Tensor, Tensor], Metrics]
-    entry: Metric = field(
-        default_factory=lambda: Metric("none", "a function of samples", "none:none")
+    entry: MetricEntry = field(
+        default_factory=lambda: MetricEntry("none", "a function of samples", "none:none")
     )
     """What it declares; of a bare function: that it compares samples of pixels."""
 
 
 Check = Callable[[Any], None]
-CHECKS: dict[type[Entry], dict[str, Check]] = {Model: {}, Dataset: {}, Metric: {}}
+CHECKS: dict[type[Entry], dict[str, Check]] = {ModelEntry: {}, DatasetEntry: {}, MetricEntry: {}}
 """The checks by kind of entry and by name."""
 
 
 def model_check(check: Check) -> Check:
     """A check of models."""
-    CHECKS[Model][check.__name__] = check
+    CHECKS[ModelEntry][check.__name__] = check
     return check
 
 
 def dataset_check(check: Check) -> Check:
     """A check of datasets."""
-    CHECKS[Dataset][check.__name__] = check
+    CHECKS[DatasetEntry][check.__name__] = check
     return check
 
 
 def metric_check(check: Check) -> Check:
     """A check of metrics."""
-    CHECKS[Metric][check.__name__] = check
+    CHECKS[MetricEntry][check.__name__] = check
     return check
 
 

@@ -227,7 +227,7 @@ def diagnose(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def short_status(rows: Sequence[Row]) -> str:
-    """What there is to say of the last of ``rows``, shortly."""
+    """The state at the last of ``rows``, in a few words."""
     if wrong := diagnose(rows):
         words = {"collapse": "samples collapsed", "discriminator": "discriminator certain"}
         return ", ".join(words.get(kind, "a gradient gone") for kind in wrong)

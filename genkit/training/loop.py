@@ -7,7 +7,7 @@ from ..callback import describe
 from ..config import TrainOptions
 from ..data.datasets import Notify
 from ..errors import GenkitError, Interrupted, attribute_errors
-from ..evaluation import extractor
+from ..evaluation.extractor import load_extractor
 from ..interfaces import Evaluates
 from ..rng import Rng
 from ..run import Run
@@ -91,7 +91,7 @@ def _act(training: Training, recorder: RunRecorder, alarm: Alarm, interrupt: Int
         recorder.write_checkpoint(training)
     if collapsed:
         raise GenkitError(
-            f"{collapsed}; stopped at step {step}, as --stop-on-collapse says, with its checkpoint"
+            f"{collapsed}; stopped at step {step}, as --stop-on-collapse asks, with its checkpoint"
         )
 
     # What follows the last step takes a moment, and is done all the same.
@@ -125,11 +125,11 @@ def _make_alarm(training: Training, recorder: RunRecorder) -> Alarm:
 def _make_classify(run: Run, notify: Notify) -> Classify | None:
     """What tells the classes of samples, where there is a classifier ready for these images."""
     try:
-        found = extractor.known(run.dataset_entry, run.info.dataset.fingerprint, lambda line: None)
+        extractor = load_extractor(run, lambda line: None)
     except GenkitError as error:
         notify(f"the alarm does not look at classes: {error}")
         return None
-    return None if found is None else lambda images: found(images).probabilities
+    return None if extractor is None else lambda images: extractor(images).probabilities
 
 
 def _begin(training: Training, recorder: RunRecorder, alarm: Alarm) -> None:

@@ -1,24 +1,35 @@
-"""The built-in plugin: what genkit brings along, registered like anybody's."""
+"""The built-in plugin: genkit's models, datasets, metrics, classifier and callbacks."""
 
-from genkit import CallbackEntry, Dataset, Metric, Model, hookimpl
+from genkit import (
+    Bounds,
+    CallbackEntry,
+    ClassifierEntry,
+    DatasetEntry,
+    MetricEntry,
+    ModelEntry,
+    Posteriors,
+    Reconstructions,
+    Samples,
+    hookimpl,
+)
 
-genkit_api_version = 1
+genkit_api_version = 2
 
 
 @hookimpl
-def genkit_models() -> list[Model]:
+def genkit_models() -> list[ModelEntry]:
     return [
-        Model(
+        ModelEntry(
             "simple-gan",
             "GAN of two small MLPs, the simplest that draws digits",
             "genkit_plugins.simple_gan:SimpleGAN",
         ),
-        Model(
+        ModelEntry(
             "ae",
             "MLP autoencoder, sampled from a Gaussian fitted to its codes",
             "genkit_plugins.autoencoder:Autoencoder",
         ),
-        Model(
+        ModelEntry(
             "vae",
             "MLP variational autoencoder with a Bernoulli likelihood",
             "genkit_plugins.vae:VAE",
@@ -27,111 +38,123 @@ def genkit_models() -> list[Model]:
 
 
 @hookimpl
-def genkit_datasets() -> list[Dataset]:
+def genkit_datasets() -> list[DatasetEntry]:
     return [
-        Dataset(
+        DatasetEntry(
             "mnist",
             "60,000 handwritten digits, 28x28 grey",
             "genkit_plugins.datasets:mnist",
             extractor="genkit_plugins.extractors:mnist",
         ),
-        Dataset(
+        DatasetEntry(
             "fashion-mnist",
             "60,000 pictures of clothing, 28x28 grey",
             "genkit_plugins.datasets:fashion_mnist",
         ),
-        Dataset(
+        DatasetEntry(
             "kmnist",
             "60,000 cursive Japanese characters, 28x28 grey",
             "genkit_plugins.datasets:kmnist",
         ),
-        Dataset(
+        DatasetEntry(
             "cifar10",
             "50,000 photographs of ten things, 32x32 colour",
             "genkit_plugins.datasets:cifar10",
         ),
-        Dataset(
+        DatasetEntry(
             "digits",
             "1,797 handwritten digits, enlarged to 28x28 grey; needs no network",
             "genkit_plugins.datasets:digits",
         ),
-        Dataset("folder", "your own images: folder:PATH", "genkit_plugins.folder_dataset:folder"),
+        DatasetEntry(
+            "folder", "your own images: folder:PATH", "genkit_plugins.folder_dataset:folder"
+        ),
     ]
 
 
 @hookimpl
-def genkit_metrics() -> list[Metric]:
+def genkit_classifiers() -> list[ClassifierEntry]:
     return [
-        Metric(
+        ClassifierEntry(
+            "lenet",
+            "a small CNN after LeNet-5, for images of 8x8 or more",
+            "genkit_plugins.classifier:LeNet",
+        )
+    ]
+
+
+@hookimpl
+def genkit_metrics() -> list[MetricEntry]:
+    return [
+        MetricEntry(
             "fid-lenet",
             "Frechet distance between samples and held-out images, in the features of a small CNN",
             "genkit_plugins.metrics.distances:fid_lenet",
-            of="features",
+            inputs=Samples("features"),
         ),
-        Metric(
+        MetricEntry(
             "kid-lenet",
             "kernel distance (MMD) in the same features; unbiased, so it suits fewer images",
             "genkit_plugins.metrics.distances:kid_lenet",
-            of="features",
+            inputs=Samples("features"),
         ),
-        Metric(
+        MetricEntry(
             "precision-recall",
             "improved precision and recall: are samples like real images, and do they cover them",
             "genkit_plugins.metrics.neighbours:precision_recall",
-            of="features",
+            inputs=Samples("features"),
             limit=5000,
         ),
-        Metric(
+        MetricEntry(
             "class-coverage",
             "how many classes the samples cover, how evenly, and how sure a classifier is of them",
             "genkit_plugins.metrics.classes:class_coverage",
-            of="probabilities",
+            inputs=Samples("probabilities"),
         ),
-        Metric(
+        MetricEntry(
             "memorisation",
             "how near samples lie to their nearest training image, and how many are copies",
             "genkit_plugins.metrics.neighbours:memorisation",
-            reference="training",
+            inputs=Samples(reference="training"),
             limit=1000,
         ),
-        Metric(
+        MetricEntry(
             "diversity",
             "how far samples lie apart, beside held-out images",
             "genkit_plugins.metrics.pixels:diversity",
         ),
-        Metric(
+        MetricEntry(
             "reconstruction-error",
             "mean absolute and squared error of reconstructions, pixels in [0, 1], and SSIM",
             "genkit_plugins.metrics.pixels:reconstruction_error",
-            compares="reconstructions",
+            inputs=Reconstructions(),
         ),
-        Metric(
+        MetricEntry(
             "elbo",
             "evidence lower bound of held-out images, nats an image",
             "genkit_plugins.metrics.bounds:elbo",
-            compares="bounds",
+            inputs=Bounds(),
         ),
-        Metric(
+        MetricEntry(
             "log-likelihood",
             "importance-weighted bounds on the log-likelihood, by 1, 10 and 100 codes an image",
             "genkit_plugins.metrics.bounds:log_likelihood",
-            compares="bounds",
-            codes=100,
+            inputs=Bounds(importance_samples=100),
             limit=2000,
         ),
-        Metric(
+        MetricEntry(
             "kl-per-dimension",
             "nats that each latent dimension holds on average",
             "genkit_plugins.metrics.posterior:kl_per_dimension",
-            compares="posterior",
+            inputs=Posteriors(),
         ),
-        Metric(
+        MetricEntry(
             "active-units",
             "latent dimensions whose mean varies with the image",
             "genkit_plugins.metrics.posterior:active_units",
-            compares="posterior",
+            inputs=Posteriors(),
         ),
-        Metric(
+        MetricEntry(
             "fid",
             "the published FID, with Inception's weights: pip install 'genkit-torch[fid]'",
             "genkit_plugins.metrics.distances:fid",
@@ -145,7 +168,7 @@ def genkit_callbacks() -> list[CallbackEntry]:
     return [
         CallbackEntry(
             "tensorboard",
-            "curves, samples and the alarm's figures for TensorBoard; needs the extra tensorboard",
+            "curves, samples and the alarm's readings for TensorBoard; needs the extra tensorboard",
             "genkit_plugins.tensorboard:TensorBoard",
         )
     ]

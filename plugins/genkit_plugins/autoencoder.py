@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import genkit
 
-NEGATIVE_SLOPE = 0.2  # plain ReLU units die under the absolute error, whose early gradient pulls every pixel to black
+NEGATIVE_SLOPE = 0.2
+"""ReLU units die under the absolute error, whose early gradient pulls every pixel to black."""
 
 
 class Encoder(genkit.Encoder):

@@ -14,7 +14,7 @@ from unittest import mock
 
 from genkit.cli.main import main
 from genkit.errors import GenkitError, printable
-from genkit.hookspecs import CallbackEntry, Dataset, Metric, Model
+from genkit.hookspecs import CallbackEntry, DatasetEntry, MetricEntry, ModelEntry
 from genkit.plugins import plugin as plugins
 from genkit.plugins.plugin import Plugin, PluginWarning
 from genkit.plugins.registry import PluginCommand, Registry
@@ -208,7 +208,7 @@ def _in_an_entry(field: str) -> Place:
     """A plugin whose entries have the name; it is listed, or left out with a warning."""
 
     def go(name: str) -> None:
-        for kind in (Model, Dataset, Metric, CallbackEntry):
+        for kind in (ModelEntry, DatasetEntry, MetricEntry, CallbackEntry):
             entry = kind(**{"name": "x", "summary": "x", "target": "json:loads", field: name})
             plugin = Plugin("hostile", "hostile", "hostile", "1", "here")
 

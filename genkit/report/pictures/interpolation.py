@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.images import check_png_name, grid, write_picture
 from ...errors import UsageError, attribute_errors
-from ...evaluation.latents import lerp, slerp, survey
+from ...evaluation.latents import estimate_prior, lerp, slerp
 from ...interfaces import evaluating
 from ...rng import Rng
 from ...run import Run
@@ -65,7 +65,9 @@ def interpolate(
         ends = decode(run, codes, 2 * pairs)
         start, end = codes[:pairs], codes[pairs:]  # (pairs, ...) each
         kinds = [None] * pairs if chosen is None else chosen.tolist()
-        priors = {label: survey(generator, Rng(seed, "survey"), label) for label in set(kinds)}
+        priors = {
+            label: estimate_prior(generator, Rng(seed, "survey"), label) for label in set(kinds)
+        }
         spherical = all(prior.gaussian for prior in priors.values())
         centre = torch.stack([priors[label].centre for label in kinds])  # (pairs, ...)
         columns = [ends[:pairs]]

@@ -7,7 +7,7 @@ import torch
 
 from ...data.images import check_png_name, grid, write_picture
 from ...errors import UsageError, attribute_errors
-from ...evaluation.latents import quantiles, survey
+from ...evaluation.latents import estimate_prior, quantiles
 from ...interfaces import evaluating
 from ...rng import Rng
 from ...run import Run
@@ -41,7 +41,7 @@ def render_manifold(run: Run, side: int = 20) -> bytes:
             f"{run.info.model.name} is sampled by label: it has more than the one manifold"
         )
     with evaluating(generator), attribute_errors(run.owner, "to draw the manifold"):
-        prior = survey(generator, Rng(0, "survey"))
+        prior = estimate_prior(generator, Rng(0, "survey"))
         shape = tuple(prior.centre.shape)
         if shape != (2,):
             raise UsageError(

@@ -16,31 +16,29 @@ from ..subject import (
 )
 
 
-def _images(subject: DatasetSubject) -> ImageData:
+def _load(subject: DatasetSubject) -> ImageData:
     try:
         return subject.load(subject.request)
     except DataUnavailableError as error:
-        raise Skipped(f"the images are not to be had here: {error}") from None
+        raise Skipped(f"the images are not available here: {error}") from None
 
 
 @dataset_check
 def dataset_gives_images(subject: DatasetSubject) -> None:
-    """genkit.ImageData, which itself refuses what does not fit together, and says where the images
-    came from.
-    """
-    data = _images(subject)
+    """genkit.ImageData, which itself refuses what does not fit together, with a source."""
+    data = _load(subject)
     assert isinstance(data, ImageData), f"it gives {type(data).__name__}, not genkit.ImageData"
     assert data.source.strip(), "it does not say where the images came from"
 
 
 @dataset_check
 def loading_twice_gives_the_same(subject: DatasetSubject) -> None:
-    """In the same order: which images step t sees must not depend on the day. No global random
-    stream moves.
+    """In the same order too, on which the images of a step depend. No global random stream
+    moves.
     """
-    first = _images(subject)
+    first = _load(subject)
     with untouched_global_randomness("loading"):
-        second = _images(subject)
+        second = _load(subject)
     assert first.fingerprint() == second.fingerprint(), (
         "loading twice gives other training images, or another order"
     )
@@ -51,8 +49,8 @@ def loading_twice_gives_the_same(subject: DatasetSubject) -> None:
 
 @dataset_check
 def held_out_images_are_held_out(subject: DatasetSubject) -> None:
-    """A figure on images that were trained on means nothing."""
-    data = _images(subject)
+    """A value measured on training images says nothing of new ones."""
+    data = _load(subject)
     if not len(data.test):
         raise Skipped("it holds out no images")
     seen = {image.tobytes() for image in data.train.images.numpy()}
@@ -66,12 +64,12 @@ def held_out_images_are_held_out(subject: DatasetSubject) -> None:
 def loading_unpickles_nothing(subject: DatasetSubject) -> None:
     """A file of images may come from a stranger."""
     with no_unpickling():
-        _images(subject)
+        _load(subject)
 
 
 @dataset_check
 def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
-    """With an empty data root and no network: the images all the same, or
+    """With an empty data root and no network, it gives the images, or raises
     genkit.DataUnavailableError.
     """
 
@@ -88,5 +86,7 @@ def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
         except DataUnavailableError:
             return
         except (GenkitError, OSError) as error:
-            message = f"without images and without network it raises {first_line(error)}, which is no DataUnavailableError"
-            raise AssertionError(message) from None
+            raise AssertionError(
+                "without images and without network it raises "
+                f"{first_line(error)}, not DataUnavailableError"
+            ) from None

@@ -1,10 +1,10 @@
-"""Weights of extractors that come with datasets; made by ``python -m
-genkit_plugins.extractors.train``.
+"""Weights of extractors that are shipped with datasets, written by
+``python -m genkit_plugins.extractors.train``.
 """
 
 from pathlib import Path
 
 
 def mnist() -> Path:
-    """Of the classifier of MNIST."""
+    """Path of the weights for MNIST."""
     return Path(__file__).with_name("mnist.safetensors")

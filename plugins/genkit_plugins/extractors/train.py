@@ -1,9 +1,9 @@
-"""Make the extractor of MNIST that is shipped: train it, say its accuracy and SHA-256, and write
-its weights.
+"""Train the extractor of MNIST that is shipped, print its accuracy and SHA-256, and write its
+weights.
 
     python -m genkit_plugins.extractors.train --data-root DIR [--out FILE]
 
-A script for whoever changes genkit, not a plugin: it may use what genkit does not export.
+A script for developers of genkit, not a plugin: it may use what genkit does not export.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from genkit.data.datasets import DataRequest, data_root, load_dataset
-from genkit.evaluation import extractor
+from genkit.evaluation.extractor import find_classifier, train_weights
 from genkit.plugins.registry import discover
 from genkit.storage import atomic
 
@@ -34,11 +34,17 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)  # the bits depend on it
-    data = load_dataset(discover(), "mnist", DataRequest(data_root(arguments.data_root)))
-    trained = extractor.train(
-        data, "mnist", data.fingerprint(), images=len(data.train), steps=STEPS, notify=print
+    registry = discover()
+    data = load_dataset(registry, "mnist", DataRequest(data_root(arguments.data_root)))
+    weights = train_weights(
+        find_classifier(registry).target(),
+        data,
+        "mnist",
+        data.fingerprint(),
+        notify=print,
+        images=len(data.train),
+        steps=STEPS,
     )
-    weights = extractor.to_bytes(*trained)
     atomic.replace(arguments.out, weights)
     print(f"{arguments.out}: {len(weights):,} bytes, SHA-256 {hashlib.sha256(weights).hexdigest()}")
 

@@ -1,1 +1,1 @@
-"""The built-in metrics: pure functions of two tensors, a row for each image."""
+"""The built-in metrics: pure functions of two tensors, one row for each image."""

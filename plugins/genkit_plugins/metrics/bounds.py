@@ -24,8 +24,8 @@ def log_likelihood(log_likelihood: Tensor, divergence: Tensor) -> genkit.Metrics
     """
     weights = (log_likelihood - divergence).double()  # log p(x, z) / q(z | x), (N, K)
     images, codes = weights.shape
-    figures = {}
+    bounds = {}
     for k in (10**power for power in range(len(str(codes)))):
         whole = weights[:, : codes - codes % k].view(images, -1, k)  # (N, K/k, k)
-        figures[f"bound_{k}"] = (whole.logsumexp(2) - math.log(k)).mean()
-    return figures
+        bounds[f"bound_{k}"] = (whole.logsumexp(2) - math.log(k)).mean()
+    return bounds

@@ -1,12 +1,12 @@
-"""Which classes samples belong to, by a classifier of the dataset."""
+"""Which classes samples belong to, by the classifier of the dataset."""
 
 import torch
 from torch import Tensor
 
 import genkit
 
-SHARE = 0.1
-"""A class is covered that has this part of its share among real images."""
+MIN_SHARE = 0.1
+"""A class is covered where samples have at least this part of its share among real images."""
 
 
 def class_coverage(samples: Tensor, real: Tensor) -> genkit.Metrics:
@@ -19,7 +19,7 @@ def class_coverage(samples: Tensor, real: Tensor) -> genkit.Metrics:
     shares, expected = _shares(samples), _shares(real)  # (K,) each
     present = expected > 0
     return {
-        "covered": ((shares >= SHARE * expected) & present).sum().float(),
+        "covered": ((shares >= MIN_SHARE * expected) & present).sum().float(),
         "entropy": torch.special.entr(shares).sum().abs(),
         "confidence": samples.max(1).values.mean(),
     }

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 import genkit
 
-SUBSETS, SUBSET = 100, 1000
-"""How often KID draws, and how many images (Binkowski et al. 2018)."""
+SUBSETS, SUBSET_IMAGES = 100, 1000
+"""Subsets that KID draws, and images in each (Binkowski et al. 2018)."""
 BATCH = 50
+"""Images that Inception sees at a time."""
 WEIGHTS = "GENKIT_INCEPTION_WEIGHTS"
+"""Environment variable with the path of Inception's weights."""
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Of ``weights-inception-2015-12-05-6726825d.pth``, as torch-fidelity publishes it."""
 
 
-class _AsTheyAre(nn.Module):
-    """What torchmetrics takes for a network: features go through unchanged."""
+class _Identity(nn.Module):
+    """Takes the place of torchmetrics' network: returns the features that it is given."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -49,7 +51,7 @@ def fid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
         raise genkit.UsageError(
             f"fid-lenet needs more images than the {dimensions} features, and there are {fewest}"
         )
-    distance = FrechetInceptionDistance(feature=_AsTheyAre(dimensions))
+    distance = FrechetInceptionDistance(feature=_Identity(dimensions))
     distance.update(real, real=True)
     distance.update(samples, real=False)
     return {"distance": distance.compute()}
@@ -70,13 +72,13 @@ def kid_lenet(samples: Tensor, real: Tensor) -> genkit.Metrics:
     fewest = min(len(samples), len(real))
     if fewest < 2:
         raise genkit.UsageError("kid-lenet is of two images or more")
-    subsets = SUBSETS if fewest > SUBSET else 1
-    with warnings.catch_warnings():  # it says that it keeps all features: they are few
+    subsets = SUBSETS if fewest > SUBSET_IMAGES else 1
+    with warnings.catch_warnings():  # on keeping all features in memory: they are few
         warnings.simplefilter("ignore")
-        network, size = _AsTheyAre(samples.shape[1]), min(SUBSET, fewest)
+        network, size = _Identity(samples.shape[1]), min(SUBSET_IMAGES, fewest)
         distance = KernelInceptionDistance(network, subsets=subsets, subset_size=size)
-    distance.update(_ordered(real), real=True)
-    distance.update(_ordered(samples), real=False)
+    distance.update(_sort_rows(real), real=True)
+    distance.update(_sort_rows(samples), real=False)
     with torch.random.fork_rng(devices=[]):  # it draws from the global generator
         torch.default_generator.manual_seed(0)
         mean, _ = distance.compute()
@@ -93,8 +95,8 @@ def fid(samples: Tensor, real: Tensor) -> genkit.Metrics:
     10,000 images are the custom; fewer than 2,049 are refused, as no covariance can be fitted.
 
     Raises:
-        UsageError: too few images, neither one channel nor three, or the network or its weights are
-        not to be had.
+        UsageError: too few images, neither one channel nor three, or the network or its weights
+            cannot be loaded.
     """
     if min(len(samples), len(real)) <= 2048:
         fewest = min(len(samples), len(real))
@@ -124,25 +126,26 @@ def _inception() -> Any:
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         if path := os.environ.get(WEIGHTS):
-            if (
-                "feature_extractor_weights_path"
-                not in inspect.signature(FrechetInceptionDistance).parameters
-            ):
+            option = "feature_extractor_weights_path"
+            if option not in inspect.signature(FrechetInceptionDistance).parameters:
                 raise genkit.UsageError(
                     f"{WEIGHTS} needs a newer torchmetrics: pip install --upgrade torchmetrics"
                 )
-            options["feature_extractor_weights_path"] = _checked(Path(path))
+            options[option] = _verify_weights(Path(path))
         return FrechetInceptionDistance(**options)
     except ModuleNotFoundError:
         raise genkit.UsageError("fid needs torch-fidelity: pip install torch-fidelity") from None
-    except OSError as error:  # that of the network is one too
+    except OSError as error:  # also where the network cannot be reached
         raise genkit.UsageError(
-            f"Inception's weights are not to be had ({error}): name their file by {WEIGHTS}, or use fid-lenet"
+            f"Inception's weights cannot be loaded ({error}): "
+            f"set {WEIGHTS} to the path of their file, or use fid-lenet"
         ) from None
 
 
-def _checked(path: Path) -> str:
-    """``path``, if it holds the published weights: they are unpickled, which no other file may be."""
+def _verify_weights(path: Path) -> str:
+    """``path``, where it holds the published weights: torch-fidelity unpickles the file, so no
+    other is accepted.
+    """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != WEIGHTS_SHA256:
@@ -152,9 +155,9 @@ def _checked(path: Path) -> str:
     return str(path)
 
 
-def _ordered(rows: Tensor) -> Tensor:
-    """The same rows in an order of their own, so that what is drawn does not depend on the one they
-    came in.
+def _sort_rows(features: Tensor) -> Tensor:
+    """Features ``(N, D)`` sorted by a weighted sum, so that the subsets drawn from them do not
+    depend on the order of the images.
     """
-    weights = torch.arange(1, rows.shape[1] + 1, dtype=torch.float64).sqrt()
-    return rows[torch.argsort(rows.double() @ weights, stable=True)]
+    weights = torch.arange(1, features.shape[1] + 1, dtype=torch.float64).sqrt()
+    return features[torch.argsort(features.double() @ weights, stable=True)]

@@ -1,4 +1,4 @@
-"""Measures that rest on the nearest neighbours of an image."""
+"""Metrics of nearest neighbours."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,13 @@ from torch import Tensor
 import genkit
 
 NEIGHBOURS = 3
-COPY = 1 / 3
-"""Nearer than this part of the way to the second nearest training image, a sample counts as a copy.
+MAX_COPY_RATIO = 1 / 3
+"""A sample counts as a copy where its distance to the nearest training image is at most this part
+of that to the second nearest.
 """
 CHUNK = 500
-DISTANCES = 2**25
+"""Images compared with all others at a time."""
+MAX_DISTANCES = 2**25
 """Distances in memory at once."""
 
 
@@ -26,23 +28,21 @@ def precision_recall(samples: Tensor, real: Tensor) -> genkit.Metrics:
     """
     if min(len(samples), len(real)) <= NEIGHBOURS:
         raise genkit.UsageError(f"precision-recall is of {NEIGHBOURS + 1} images or more")
-    samples, real = (
-        samples.double(),
-        real.double(),
-    )  # in single precision equal rows have a distance
+    # In double precision, as in single precision equal features have a distance.
+    samples, real = samples.double(), real.double()
     return {"precision": _covered(samples, real), "recall": _covered(real, samples)}
 
 
-def _covered(rows: Tensor, by: Tensor) -> Tensor:
-    """Share of ``rows`` within the ball of one of ``by``, whose radius is the distance to its third
-    neighbour.
+def _covered(features: Tensor, by: Tensor) -> Tensor:
+    """Share of ``features`` within a ball around one of ``by``, whose radius is the distance of
+    that one to its third neighbour.
     """
     parts = [
         torch.cdist(part, by).topk(NEIGHBOURS + 1, largest=False).values[:, -1]
         for part in torch.split(by, CHUNK)
     ]
     radii = torch.cat(parts)  # (M,); the nearest is the image itself
-    inside = [(torch.cdist(part, by) <= radii).any(1) for part in torch.split(rows, CHUNK)]
+    inside = [(torch.cdist(part, by) <= radii).any(1) for part in torch.split(features, CHUNK)]
     return torch.cat(inside).float().mean()  # ()
 
 
@@ -62,17 +62,15 @@ def memorisation(samples: Tensor, training: Tensor) -> genkit.Metrics:
     pixels, known = 0.5 * samples.flatten(1), 0.5 * training.flatten(1)  # (N, C*H*W), (M, C*H*W)
     lengths = known.square().sum(1)  # (M,)
     parts = []
-    for part in torch.split(pixels, max(1, DISTANCES // len(known))):
-        nearest = (
-            (lengths - 2 * part @ known.T).topk(2, largest=False).indices
-        )  # by squared distance; (B, 2)
-        difference = (
-            part[:, None] - known[nearest]
-        )  # exact again, so that a copy is at no distance; (B, 2, C*H*W)
+    for part in torch.split(pixels, max(1, MAX_DISTANCES // len(known))):
+        squared = lengths - 2 * part @ known.T  # squared distance, but for a constant; (B, M)
+        nearest = squared.topk(2, largest=False).indices  # (B, 2)
+        # Exact, so that a copy is at distance 0.
+        difference = part[:, None] - known[nearest]  # (B, 2, C*H*W)
         parts.append(difference.square().mean(2).sqrt().sort(1).values)
     first, second = torch.cat(parts).unbind(1)  # (N,) each
     return {
         "distance": first.mean(),
         "ratio": (first / second.clamp_min(1e-12)).mean(),
-        "copies": (first <= COPY * second).float().mean(),
+        "copies": (first <= MAX_COPY_RATIO * second).float().mean(),
     }

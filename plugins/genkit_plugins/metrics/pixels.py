@@ -1,4 +1,4 @@
-"""Measures of images ``(N, C, H, W)`` in [-1, 1] themselves. Figures are in pixels of [0, 1]."""
+"""Metrics of pixels: of images ``(N, C, H, W)`` in [-1, 1]. Values are for pixels in [0, 1]."""
 
 import torch
 from torch import Tensor
@@ -6,8 +6,11 @@ from torch import Tensor
 import genkit
 
 CHUNK = 500
+"""Images whose similarity is computed at a time."""
 SIGMA = 1.5
-"""Of SSIM's Gaussian window, which is 11 pixels wide then (Wang et al. 2004)."""
+"""Standard deviation of SSIM's Gaussian window, in pixels; it is then 11 pixels wide (Wang et al.
+2004).
+"""
 
 
 def reconstruction_error(images: Tensor, reference: Tensor) -> genkit.Metrics:
@@ -18,16 +21,16 @@ def reconstruction_error(images: Tensor, reference: Tensor) -> genkit.Metrics:
     an image has no room for 11 pixels; below 3 there is none.
     """
     difference = 0.5 * (images - reference)
-    figures = {
+    values = {
         "mean_absolute_error": difference.abs().mean(),
         "mean_squared_error": difference.square().mean(),
     }
     radius = min(5, (min(images.shape[2:]) - 1) // 2)  # pixels on each side of the window's centre
     if radius:
-        figures["structural_similarity"] = _similarity(
+        values["structural_similarity"] = _similarity(
             images, reference, SIGMA if radius == 5 else radius / 3.5
         )
-    return figures
+    return values
 
 
 def _similarity(images: Tensor, reference: Tensor, sigma: float) -> Tensor:

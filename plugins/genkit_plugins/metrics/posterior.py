@@ -4,9 +4,10 @@ from torch import Tensor
 
 import genkit
 
-ACTIVE = 0.01
-NAMED = 64
-"""Dimensions that are shown one by one."""
+MIN_VARIANCE = 0.01
+"""Above it, over the images, the mean of an active dimension varies."""
+MAX_NAMED = 64
+"""Dimensions that are listed one by one."""
 
 
 def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
@@ -17,10 +18,10 @@ def kl_per_dimension(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
     64.
     """
     kl = 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).mean(0)  # (L,)
-    figures = {"total": kl.sum(), "least": kl.min(), "most": kl.max()}
-    if len(kl) <= NAMED:
-        figures.update({f"dimension_{number}": value for number, value in enumerate(kl.unbind())})
-    return figures
+    values = {"total": kl.sum(), "least": kl.min(), "most": kl.max()}
+    if len(kl) <= MAX_NAMED:
+        values.update({f"dimension_{number}": value for number, value in enumerate(kl.unbind())})
+    return values
 
 
 def active_units(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
@@ -34,7 +35,7 @@ def active_units(mean: Tensor, log_variance: Tensor) -> genkit.Metrics:
         raise genkit.UsageError("active-units is of two images or more")
     variance = mean.double().var(0)  # (L,)
     return {
-        "active": (variance > ACTIVE).sum().float(),
+        "active": (variance > MIN_VARIANCE).sum().float(),
         "of": mean.new_tensor(mean.shape[1]),
         "variance": variance.mean(),
     }

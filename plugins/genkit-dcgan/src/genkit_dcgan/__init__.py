@@ -1,10 +1,10 @@
 """DCGAN, registered with genkit. Torch-free: the model is imported when it is used."""
 
-from genkit import Model, hookimpl
+from genkit import ModelEntry, hookimpl
 
-genkit_api_version = 1
+genkit_api_version = 2
 
 
 @hookimpl
-def genkit_models() -> list[Model]:
-    return [Model("dcgan", "deep convolutional GAN", "genkit_dcgan.model:DCGAN")]
+def genkit_models() -> list[ModelEntry]:
+    return [ModelEntry("dcgan", "deep convolutional GAN", "genkit_dcgan.model:DCGAN")]

@@ -39,7 +39,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Generator(genkit.Generator):
-    """z → a small map → strided transposed convolutions with batch normalisation and ReLU → tanh."""
+    """z → a small map → transposed convolutions, batch normalisation and ReLU → tanh."""
 
     def __init__(self, latent_dim: int, width: int, spec: genkit.DataSpec) -> None:
         super().__init__()
@@ -52,9 +52,8 @@ class Generator(genkit.Generator):
         for i, (before, after) in enumerate(pairwise(sides)):
             last = i == len(sides) - 2
             into = spec.channels if last else channels[i + 1]
-            padding = (
-                2 * before - after
-            )  # 4x4, stride 2 gives twice the side; one less where a side is odd
+            # 4x4 with stride 2 gives twice the side; one less where a side is odd.
+            padding = 2 * before - after
             layers.append(
                 nn.ConvTranspose2d(channels[i], into, 4 - padding, stride=2, padding=1, bias=last)
             )

@@ -233,12 +233,12 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
 def show(model: str, batch: int, result: dict[str, Any]) -> None:
     """A table in Markdown."""
     columns = (
-        "what",
+        "contender",
         "it/s",
-        "from, to",
+        "min, max",
         "images/s",
         "first two steps (s)",
-        "genkit is times as fast",
+        "speed-up",
     )
     print(f"\n{model}, batch {batch}\n\n| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|")

@@ -21,7 +21,7 @@ COMPARED = ("metrics.jsonl", "samples/*.png", "checkpoints/step-*/*.safetensors"
 
 
 def train(python: str, model: str, out: Path, steps: int, half: int, options: list[str]) -> None:
-    """Train ``model`` into the folder ``out``, with a checkpoint and a grid every ``half`` steps."""
+    """Train ``model`` into the folder ``out``; a checkpoint and a grid every ``half`` steps."""
     every = str(half)
     intervals = ["--log-interval", "50", "--sample-interval", every, "--checkpoint-interval", every]
     command = [python, "-m", "genkit", "train", model, "--iterations", str(steps), "--seed", "0"]

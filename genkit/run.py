@@ -210,7 +210,8 @@ class Run:
         if dataset.distribution is None:
             how = f"genkit.resume({str(self.path)!r}, dataset=...)"
             raise UsageError(
-                f"{self.path} was trained on {dataset.source}: the program that has them calls {how}"
+                f"{self.path} was trained on {dataset.source}: "
+                f"the program that has them calls {how}"
             )
         name = f"{dataset.distribution}/{dataset.name}"
         options, saved = self.info.options, self.info.options.data_root

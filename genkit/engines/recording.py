@@ -60,9 +60,8 @@ class Operation:
 
     def writes(self) -> bool:
         """Whether it changes an input."""
-        schema = getattr(
-            self.function, "_schema", None
-        )  # that of batch_norm does not say that it does
+        # The schema of batch_norm does not declare that it does.
+        schema = getattr(self.function, "_schema", None)
         return schema is not None and (bool(schema.is_mutable) or "batch_norm" in schema.name)
 
     def views(self) -> bool:
@@ -179,9 +178,8 @@ def record(step: Callable[[], Any], max_bytes: float = math.inf) -> tuple[Any, R
 
     with _one_at_a_time:
         originals = {name: getattr(Tensor, name) for name in _METHODS}
-        defined = {
-            name: method for name, method in originals.items() if name in vars(Tensor)
-        }  # the rest are inherited
+        # Some are inherited: those are deleted after, not set.
+        defined = {name: method for name, method in originals.items() if name in vars(Tensor)}
         try:
             for name in _METHODS:
                 setattr(Tensor, name, intercept(name))

@@ -78,9 +78,8 @@ def estimate_prior(generator: Generator, rng: Rng, label: int | None = None) -> 
     one = _draw(generator, 1, rng, label)
     if not one.is_floating_point():
         raise UsageError("the latent codes are whole numbers: there is nothing between two of them")
-    draws = _draw(
-        generator, max(64, min(MAX_DRAWS, MAX_NUMBERS // max(1, one.numel()))), rng, label
-    )  # (N, ...)
+    count = max(64, min(MAX_DRAWS, MAX_NUMBERS // max(1, one.numel())))
+    draws = _draw(generator, count, rng, label)  # (N, ...)
     flat = draws.flatten(1).double()  # (N, L)
     mean, variance = flat.mean(0), flat.var(0, correction=0)  # (L,)
     error = (variance / len(flat)).sqrt()

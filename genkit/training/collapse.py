@@ -68,14 +68,13 @@ class Alarm:
         self.rows = list(rows)
         self._trainer = trainer
         self._seed = seed
-        self._device = trainer.iteration.device
         self._classify = classify
         self._notify = notify
         self._copyable: bool | None = None
         """Whether a copy can be made that leaves the original alone; None: not tried yet."""
         self._disabled = False
         self._train = data.train
-        self._per_step = trainer.batches_per_step * batch_size
+        self._batch_size = batch_size
 
     def check(self, step: int) -> tuple[Row, dict[str, str]]:
         """A row of ``alarm.jsonl``, and what is wrong, see :func:`diagnose`; both empty if it is
@@ -93,6 +92,10 @@ class Alarm:
         self.rows = [*(known for known in self.rows if known["step"] < step), row]
         return row, diagnose(self.rows)
 
+    @property
+    def _device(self) -> torch.device:
+        return self._trainer.iteration.device
+
     @cached_property
     def _real(self) -> Tensor:
         # Drawn from the whole dataset, as the batch is: one sorted by class begins with images that
@@ -104,7 +107,8 @@ class Alarm:
 
     @cached_property
     def _batch(self) -> Batch:
-        index = Rng(self._seed, "alarm batch").integers(len(self._train), self._per_step)
+        per_step = self._trainer.batches_per_step * self._batch_size
+        index = Rng(self._seed, "alarm batch").integers(len(self._train), per_step)
         labels = None if self._train.labels is None else self._train.labels[index]
         return next(
             iterate_batches(Split(self._train.images[index], labels), len(index), self._device)

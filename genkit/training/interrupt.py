@@ -31,10 +31,8 @@ class Interrupt:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 before = signal.getsignal(number)
-                if before not in (
-                    None,
-                    signal.SIG_IGN,
-                ):  # ignored on purpose, as by nohup; or not Python's to restore
+                # One that is ignored, as by nohup, stays so; None is not Python's to restore.
+                if before not in (None, signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._note)
         return self
 

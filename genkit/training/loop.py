@@ -136,9 +136,7 @@ def _begin(training: Training, recorder: RunRecorder, alarm: Alarm) -> None:
     """What is needed before the first step, and what a crash after the last one left undone."""
     recorder.start_clock(training.step)
     folder, step = recorder.folder, training.step
-    if not checkpoint.steps(
-        folder.checkpoints
-    ):  # from here on, a run that is killed can be resumed
+    if not checkpoint.steps(folder.checkpoints):  # then a run that is killed can be resumed
         recorder.write_checkpoint(training)
     if step == training.options.iterations and not folder.samples(step).exists():
         _sample(training, recorder)

@@ -189,9 +189,8 @@ class Training:
         if not tensors:
             return None
         sums = torch.stack([tensor.sum().abs().float() for tensor in tensors.values()])
-        if bool(
-            torch.isfinite(sums).all()
-        ):  # a number that is not finite makes its sum so, as large ones may
+        # A number that is not finite makes its sum so; very large numbers may do that, too.
+        if bool(torch.isfinite(sums).all()):
             return None
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
         wrong = (name for name, good in zip(tensors, finite, strict=True) if not good)

@@ -121,7 +121,6 @@ def _augment(images: Tensor, rng: genkit.Rng) -> Tensor:
         torch.stack([factor * angle.cos(), -factor * angle.sin(), right / 7], 1),
         torch.stack([factor * angle.sin(), factor * angle.cos(), down / 7], 1),
     )
-    grid = F.affine_grid(
-        torch.stack(matrix, 1), list(images.shape), align_corners=False
-    )  # (B, H, W, 2)
+    theta, shape = torch.stack(matrix, 1), list(images.shape)  # (B, 2, 3)
+    grid = F.affine_grid(theta, shape, align_corners=False)  # (B, H, W, 2)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

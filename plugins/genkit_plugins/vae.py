@@ -19,9 +19,8 @@ class Encoder(genkit.Encoder):
         self.log_variance = nn.Linear(hidden_dim, latent_dim)
 
     def forward(self, images: Tensor) -> genkit.Posterior:
-        pixels = 0.5 * (
-            images.flatten(1) + 1.0
-        )  # [0, 1], so that the black background is silent; (B, C*H*W)
+        # In [0, 1], so that the black background is silent.
+        pixels = 0.5 * (images.flatten(1) + 1.0)  # (B, C*H*W)
         h = F.relu(self.hidden(pixels))  # (B, hidden_dim)
         return genkit.Posterior(self.mean(h), self.log_variance(h))  # (B, latent_dim) each
 
@@ -46,9 +45,8 @@ class Decoder(genkit.Generator):
         return logits.view(len(z), *self.shape)  # (B, C, H, W)
 
     def forward(self, z: Tensor) -> Tensor:
-        return torch.tanh(
-            0.5 * self.logits(z)
-        )  # 2 * sigmoid(logits) - 1: the mean pixel, (B, C, H, W)
+        # The mean pixel: 2 * sigmoid(logits) - 1.
+        return torch.tanh(0.5 * self.logits(z))  # (B, C, H, W)
 
 
 class VAE(genkit.Trainer):
@@ -86,9 +84,8 @@ class VAE(genkit.Trainer):
         """log p(images | z), nats, ``(B,)``; grey levels count as the mean of a Bernoulli."""
         logits = self.generator.logits(z)  # (B, C, H, W)
         targets = 0.5 * (images + 1.0)  # [0, 1]
-        return (
-            -F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).sum(1)
-        )  # (B,)
+        nats = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return -nats.flatten(1).sum(1)  # (B,)
 
     def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
         reconstruction_loss, kl = self._terms(batch, rng)

@@ -25,6 +25,7 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_contenders_are_run_in_turn_and_the_absent_are_named(tmp_path: Path) -> None:
     peers = "genkit,PyTorch,empty kernels"
     options = [
@@ -65,6 +66,7 @@ def test_ratios_are_of_the_same_round() -> None:
     assert [c.rates for c in contenders] == [[5.0] * 3] * 3
 
 
+@pytest.mark.long
 def test_a_profile_adds_up(tmp_path: Path) -> None:
     run(
         "benchmarks.profile",

@@ -97,6 +97,7 @@ def test_commands_work_beside_broken_plugins(site: Path) -> None:
     assert "left out" not in done.stderr  # nobody else's plugin was imported
 
 
+@pytest.mark.long
 def test_doctor_names_all_of_them(site: Path) -> None:
     done = run("doctor", "--json", "--time-limit", "9")
     assert done.returncode == 1, done.stderr
@@ -109,6 +110,7 @@ def test_doctor_names_all_of_them(site: Path) -> None:
     assert "RuntimeError: no luck" in rows["raises"]["traceback"][-1]
 
 
+@pytest.mark.long
 def test_doctor_diagnoses_commands(site: Path) -> None:
     info = site / "plugin_raises-1.0.dist-info" / "entry_points.txt"
     info.write_text(

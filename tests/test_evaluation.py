@@ -153,6 +153,7 @@ def test_each_failure_is_exposed_by_the_metric_that_should() -> None:
     judge_all(data, patterns(300, 3).images, data, 300)
 
 
+@pytest.mark.slow
 def test_each_failure_is_exposed_on_real_digits(mnist_root: Path) -> None:
     data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
     judge_all(data, data.test.images[2000:], "mnist", 2000, data_root=str(mnist_root))
@@ -254,6 +255,7 @@ def test_images_too_small_for_the_extractor_are_refused(tiny, images: Tensor) ->
         genkit.evaluate(run, ["kid-lenet"], dataset=images, progress=False)
 
 
+@pytest.mark.usefixtures("digits_extractor")
 @pytest.mark.parametrize("model", ["vae", "ae", "simple-gan"])
 def test_a_model_is_measured_by_what_applies_to_it(
     model: str, capsys: pytest.CaptureFixture[str]
@@ -287,6 +289,7 @@ def test_a_model_is_measured_by_what_applies_to_it(
         assert "floor" not in printed["elbo"]
 
 
+@pytest.mark.usefixtures("digits_extractor")
 def test_the_table_says_what_each_figure_rests_on(capsys: pytest.CaptureFixture[str]) -> None:
     data = genkit.train(
         "simple-gan", dataset="digits", out="run", iterations=1, batch_size=2, **QUIET
@@ -681,6 +684,7 @@ def test_held_out_images_that_are_cut_are_drawn_from_all(
     assert len(everything.pixels(Source.TRAINING)) == 50
 
 
+@pytest.mark.usefixtures("digits_extractor")
 def test_one_bad_metric_does_not_take_the_others_with_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

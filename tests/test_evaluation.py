@@ -153,7 +153,7 @@ def test_each_failure_is_exposed_by_the_metric_that_should() -> None:
     judge_all(data, patterns(300, 3).images, data, 300)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_failure_is_exposed_on_real_digits(mnist_root: Path) -> None:
     data = load_dataset(discover(), "mnist", DataRequest(mnist_root))
     judge_all(data, data.test.images[2000:], "mnist", 2000, data_root=str(mnist_root))

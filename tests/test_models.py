@@ -61,6 +61,18 @@ def test_the_contract_holds(name: str) -> None:
     assert {r.check for r in results if r.outcome == "skipped"} == LACKS[name]
 
 
+@pytest.mark.parametrize("name", ["ae", "vae"])
+def test_reconstruction_overfits_one_batch(name: str) -> None:
+    few = from_uint8(blobs()[:9])
+    options = {"hidden_dim": 64, "batch_size": 9, "log_interval": 100, "device": "cpu"}
+    images = genkit.ImageData(genkit.Split(blobs()[:9]), genkit.Split(blobs()[:0]), "here")
+    error = {}
+    for steps in (1, 600):
+        run = genkit.train(name, dataset=images, iterations=steps, progress=False, **options)
+        error[steps] = float((run.reconstruct(few) - few).abs().mean())
+    assert error[600] < 0.2 * error[1]
+
+
 def test_the_articles_line() -> None:
     from genkit_plugins.simple_gan import SimpleGAN
 

@@ -4,10 +4,6 @@
 test *args:
     pytest {{args}}
 
-# Also those that repeat a trial at a larger size.
-test-all *args:
-    pytest -m '' {{args}}
-
 lint:
     ruff check .
     ruff format --check .
@@ -25,7 +21,8 @@ docs:
 bench *args:
     python -m benchmarks {{args}}
 
-# What a run survives, at full size: kills, signals, failing disks, power cuts, hostile files and names (half an hour).
+# What a run survives, at full size: kills, signals, failing disks, power cuts, hostile files and
+# names (half an hour).
 stress *args:
     python -m tests.stress {{args}}
 

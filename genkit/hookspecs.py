@@ -15,8 +15,8 @@ module. The module implements some of the hooks below::
 A target is ``"package.module:attribute"``, imported when it is first used.
 """
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 import pluggy
@@ -141,6 +141,13 @@ class Bounds(MetricInputs):
             raise PluginError(f"importance_samples is {self.importance_samples}, not 1 or more")
 
 
+@dataclass(frozen=True)
+class UnknownInputs(MetricInputs):
+    """Inputs that a metric of API version 1 declares and that there are not."""
+
+    declared: str
+
+
 _REPRESENTATIONS = ("pixels", "features", "probabilities")
 _REFERENCES = ("held-out", "training")
 
@@ -157,9 +164,6 @@ class MetricEntry(Entry):
     Both are float tensors on the CPU, one row for each image; ``inputs`` declares which. A pure
     function: no state, no global randomness, inputs left as they are. One that needs more images
     than it gets raises :class:`genkit.UsageError`.
-
-    ``compares``, ``of``, ``reference`` and ``codes`` are deprecated: plugins of API version 1
-    declare their inputs by them, and ``inputs`` is made from them.
     """
 
     noun: ClassVar[str] = "metric"
@@ -170,34 +174,12 @@ class MetricEntry(Entry):
     """Images that it gets at most, samples and held out each; for what takes long."""
     default: bool = True
     """Whether one of genkit's own is measured where the user names none."""
-    _: KW_ONLY
-    compares: InitVar[str | None] = None
-    of: InitVar[str | None] = None
-    reference: InitVar[str | None] = None
-    codes: InitVar[int | None] = None
 
-    def __post_init__(
-        self, compares: str | None, of: str | None, reference: str | None, codes: int | None
-    ) -> None:
-        if (compares, of, reference, codes) != (None, None, None, None):
-            inputs = _inputs_of_version_1(compares, of, reference, codes)
-            object.__setattr__(self, "inputs", inputs)
+    def __post_init__(self) -> None:
         if not isinstance(self.inputs, MetricInputs):
             raise PluginError(
                 f"{self.name}: its inputs are {self.inputs!r}, not genkit.Samples(...)"
             )
-
-
-def _inputs_of_version_1(
-    compares: str | None, of: Any, reference: Any, codes: int | None
-) -> MetricInputs:
-    kind = compares or "samples"
-    _check_choice("compares", kind, ("samples", "reconstructions", "posterior", "bounds"))
-    if kind == "samples":
-        return Samples(of or "pixels", reference or "held-out")
-    if kind == "bounds":
-        return Bounds(1 if codes is None else codes)
-    return Reconstructions() if kind == "reconstructions" else Posteriors()
 
 
 @dataclass(frozen=True)
@@ -215,8 +197,40 @@ plugins of version 1 load under ``-W error`` too.
 """
 Dataset = DatasetEntry
 """Deprecated name of :class:`DatasetEntry`."""
-Metric = MetricEntry
-"""Deprecated name of :class:`MetricEntry`."""
+
+
+class Metric(MetricEntry):
+    """A metric as a plugin of API version 1 declares it; deprecated, use :class:`MetricEntry`.
+
+    ``compares``, ``of``, ``reference`` and ``codes`` are what ``inputs`` is made from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        target: str,
+        aliases: tuple[str, ...] = (),
+        deprecated_names: tuple[str, ...] = (),
+        compares: str = "samples",
+        of: Any = "pixels",
+        reference: Any = "held-out",
+        codes: int = 1,
+        limit: int | None = None,
+        default: bool = True,
+    ) -> None:
+        kinds: dict[str, Callable[[], MetricInputs]] = {
+            "samples": lambda: Samples(of, reference),
+            "reconstructions": Reconstructions,
+            "posterior": Posteriors,
+            "bounds": lambda: Bounds(codes),
+        }
+        try:
+            inputs = kinds[compares]()
+        except (KeyError, PluginError):  # an error of this metric alone, when it is used
+            inputs = UnknownInputs(f"compares={compares!r}, of={of!r}, reference={reference!r}")
+        super().__init__(name, summary, target, aliases, deprecated_names, inputs, limit, default)
+
 
 EntryT = TypeVar("EntryT", bound=Entry)
 

@@ -195,7 +195,7 @@ class Trainer(nn.Module, abc.ABC):
 
     @final
     def without_observers(self) -> AbstractContextManager[None]:
-        """Inside, no observer is called, and a copy of the trainer has none."""
+        """Inside, no observer is called."""
         return self._observers.suspended()
 
     def _name_of(self, parameter: Tensor) -> str:

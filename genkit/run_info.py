@@ -24,6 +24,10 @@ def _usable_threads(value: object) -> int:
     return value if type(value) is int and 1 <= value <= MAX_THREADS else 0
 
 
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""A word; older versions of genkit accepted numbers."""
+
+
 class Environment(Config):
     """What bit-exactness depends on, and the engine, on which it does not. Empty: not recorded, by
     an older genkit.
@@ -31,21 +35,21 @@ class Environment(Config):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    genkit: str = ""
-    model: str = ""
+    genkit: Text = ""
+    model: Text = ""
     """Distribution and version of the model's plugin."""
-    python: str = ""
-    torch: str = ""
-    numpy: str = ""
-    platform: str = ""
-    device: str = ""
-    cpu_capability: str = ""
+    python: Text = ""
+    torch: Text = ""
+    numpy: Text = ""
+    platform: Text = ""
+    device: Text = ""
+    cpu_capability: Text = ""
     threads: Annotated[int, BeforeValidator(_usable_threads)] = 0
-    kernels: str = "torch"
+    kernels: Text = "torch"
     """Older runs knew no others."""
-    engine: str = ""
+    engine: Text = ""
     """``graph`` or ``eager``; an older genkit put the reason behind it, in brackets."""
-    fallback_reason: str = ""
+    fallback_reason: Text = ""
     """Why steps are not captured, where that was tried or asked for."""
 
     def recorded(self) -> dict[str, str | int]:

@@ -27,32 +27,40 @@ class Observers:
     """Who is called in every update: before the optimizers step, or after."""
 
     def __init__(self) -> None:
-        self._before: list[Observer] = []
-        self._after: list[Observer] = []
+        self._before: dict[object, Observer] = {}
+        self._after: dict[object, Observer] = {}
+        self._suspended = False
 
     def add(self, observer: Observer, *, after: bool) -> Callable[[], None]:
         """Call ``observer`` from now on; what is returned removes it."""
-        observers = self._after if after else self._before
-        observers.append(observer)
-        return lambda: observers.remove(observer)
+        observers, token = self._after if after else self._before, object()
+        observers[token] = observer
+
+        def remove() -> None:
+            observers.pop(token, None)
+
+        return remove
 
     def update(self, optimizers: Mapping[str, Optimizer], gradients: Gradients) -> None:
         """Step the optimizers down their gradients, and call the observers before and after."""
-        for observe in self._before:
+        for observe in () if self._suspended else tuple(self._before.values()):
             observe(gradients)
         step_optimizers(optimizers, gradients)
-        for observe in self._after:
+        for observe in () if self._suspended else tuple(self._after.values()):
             observe(gradients)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """No observer is called inside, nor by a copy that is made inside."""
-        kept = self._before, self._after
-        self._before, self._after = [], []
+        """No observer is called inside."""
+        before, self._suspended = self._suspended, True
         try:
             yield
         finally:
-            self._before, self._after = kept
+            self._suspended = before
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Observers":
+        """A copy of a trainer has no observers: they watch the original."""
+        return Observers()
 
 
 def compute_gradients(

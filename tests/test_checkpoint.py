@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from genkit.errors import CheckpointError
+from genkit.errors import CheckpointError, RunError
 from genkit.storage import checkpoint
+from genkit.storage.folder import RunFolder
 
 MODEL = {"a.weight": torch.arange(6.0).view(2, 3), "a.tied": torch.arange(6.0).view(2, 3)}
 STATE = {"rng/training": torch.arange(5, dtype=torch.uint8), "trainer/iteration": torch.tensor(7)}
@@ -105,3 +106,20 @@ def test_a_write_error_leaves_nothing_behind(
     with pytest.raises(CheckpointError, match=r"step 2: cannot write .* No space left"):
         checkpoint.write(tmp_path, 2, MODEL, STATE)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001"]
+
+
+def test_whether_there_are_curves_is_read_within_bounds(tmp_path: Path) -> None:
+    """Metrics may be a stranger's: a pipe, or one endless line."""
+    folder = RunFolder(tmp_path)
+    assert not folder.has_curves()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n')
+    assert not folder.has_curves()
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.truncate(2**33)  # sparse: it takes no room
+    assert not folder.has_curves()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1}\n{"step": 2, "loss": 1}\n')
+    assert folder.has_curves()
+    (tmp_path / "metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(RunError, match="regular file"):
+        folder.has_curves()

@@ -286,3 +286,20 @@ def test_cuda_graphs_compute_the_bits_of_eager(name: str) -> None:
     assert_same(eager, graph)
     assert graph.stepper.replays > 0
     assert isinstance(graph.stepper, CudaGraphSteps)
+
+
+def test_a_failed_capture_restores_the_options_of_optimizers(tiny, images: Tensor) -> None:
+    class Schedules(tiny):
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            if int(self.iteration) == 3:  # a read on the host: it cannot be captured
+                self.optimizers["generator"].param_groups[0]["lr"] = torch.tensor(5e-4)
+            return super().step(batch, rng)
+
+    data = from_images(images)
+    trainer = build(Schedules, Schedules.Config(), data.spec, 0, "cpu")
+    training = training_of(trainer, data, OPTIONS, make_captured=graphs_of(4))
+    training.run(2)
+    assert training.stepper.kind == "eager"
+    assert trainer.optimizers["generator"].param_groups[0]["lr"] == 0.01
+    training.run(10)
+    assert float(trainer.optimizers["generator"].param_groups[0]["lr"]) == pytest.approx(5e-4)

@@ -5,6 +5,7 @@ the extractor.
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -600,8 +601,6 @@ def test_a_metric_of_an_unknown_kind_is_named(data: genkit.ImageData, tiny) -> N
         (lambda: Samples("sounds"), "representation is 'sounds', not one of pixels, features"),
         (lambda: Samples(reference="x"), "reference is 'x', not one of held-out, training"),
         (lambda: Bounds(importance_samples=0), "importance_samples is 0"),
-        (lambda: genkit.Metric("x", "x", "x:x", compares="sounds"), "compares is 'sounds'"),
-        (lambda: genkit.Metric("x", "x", "x:x", of="sounds"), "representation is 'sounds'"),
         (lambda: MetricEntry("x", "x", "x:x", inputs="samples"), "its inputs are 'samples'"),
     ],
 )
@@ -625,10 +624,23 @@ def test_inputs_that_do_not_exist_are_refused(make, says: str) -> None:
 )
 def test_keywords_of_version_1_declare_the_same_inputs(before, now) -> None:
     common = {"aliases": ("y",), "limit": 9, "default": False}
-    assert genkit.Metric("x", "x", "x:x", **before, **common) == MetricEntry(
-        "x", "x", "x:x", inputs=now, **common
-    )
-    assert inputs.get_maker(genkit.Metric("x", "x", "x:x", **before)).inputs == now
+    old = genkit.Metric("x", "x", "x:x", **before, **common)
+    assert isinstance(old, MetricEntry)
+    assert asdict(old) == asdict(MetricEntry("x", "x", "x:x", inputs=now, **common))
+    assert inputs.get_maker(old).inputs == now
+
+
+def test_a_metric_of_version_1_may_be_declared_by_position() -> None:
+    old = genkit.Metric("x", "x", "x:x", (), (), "samples", "features", "training", 1, 500, False)
+    assert old.inputs == Samples("features", "training")
+    assert (old.limit, old.default) == (500, False)
+
+
+@pytest.mark.parametrize("wrong", [{"compares": "sounds"}, {"of": "sounds"}])
+def test_wrong_inputs_of_version_1_are_an_error_of_that_metric_alone(wrong) -> None:
+    old = genkit.Metric("odd", "x", "x:x", **wrong)
+    with pytest.raises(genkit.ContractError, match="metric odd has unknown inputs: .*'sounds'"):
+        inputs.get_maker(old)
 
 
 def test_samples_that_are_not_finite_are_the_models_fault(data: genkit.ImageData, tiny) -> None:

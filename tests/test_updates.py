@@ -228,7 +228,20 @@ def test_observers_are_not_called_for_steps_that_are_undone_or_replayed(tiny) ->
     training.run(20)
     assert training.stepper.kind == "graph"
     assert len(calls) == 2  # of the first step: discriminator and generator
-    with trainer.without_observers():
-        copied = copy.deepcopy(trainer)
+    copied = copy.deepcopy(trainer)
     copied.update(generator=copied.generator.layer.weight.sum())
     assert len(calls) == 2
+
+
+def test_an_observer_may_remove_itself(tiny) -> None:
+    trainer = build(tiny, tiny.Config(), genkit.DataSpec(1, 6, 5), 0, "cpu")
+    calls: list[str] = []
+    remove = trainer.on_update(lambda gradients: (calls.append("once"), remove()))
+    trainer.on_update(lambda gradients: calls.append("always"))
+    for _ in range(2):
+        trainer.update(generator=trainer.generator.layer.weight.sum())
+    assert calls == ["once", "always", "always"]
+    with trainer.without_observers():
+        remove()
+        trainer.update(generator=trainer.generator.layer.weight.sum())
+    assert len(calls) == 3

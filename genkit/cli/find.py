@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..hookspecs import CallbackEntry, DatasetEntry, Entry, MetricEntry, ModelEntry
+from ..hookspecs import CallbackEntry, ClassifierEntry, DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..plugins.registry import discover
 from .options import json_option
 from .output import MAX_CELL, print_line, print_table
@@ -18,6 +18,7 @@ ENTRY_KINDS: dict[str, type[Entry]] = {
     "datasets": DatasetEntry,
     "metrics": MetricEntry,
     "callbacks": CallbackEntry,
+    "classifiers": ClassifierEntry,
 }
 KINDS = (*ENTRY_KINDS, "plugins")
 ENTRY_COLUMNS = ("name", "summary", "distribution")
@@ -84,7 +85,8 @@ def _alias(kind: str) -> click.Command:
     return command
 
 
-models, datasets, metrics, callbacks, plugins = map(_alias, KINDS)
+ALIASES = ("models", "datasets", "metrics", "callbacks", "plugins")
+models, datasets, metrics, callbacks, plugins = map(_alias, ALIASES)
 
 
 def _print_kind(kind: str, as_json: bool) -> None:

@@ -216,7 +216,7 @@ def load_preferred(
     """
     if not names:
         raise ConfigError(
-            "this model prefers no dataset: pass --dataset NAME (`genkit datasets` lists them)"
+            "this model prefers no dataset: pass --dataset NAME (`genkit list datasets` shows them)"
         )
     problems: list[str] = []
     for name in names:

@@ -40,8 +40,7 @@ def to_array(images: Tensor) -> np.ndarray:
 
 
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
-    """Arrange images ``(N, C, H, W)`` in [-1, 1], N ≥ 1, row by row in a grid, near square unless
-    ``columns`` is given.
+    """Arrange images ``(N, C, H, W)`` in [-1, 1], N ≥ 1, row by row in a grid.
 
     The grid is nearly square unless ``columns`` is given. One, three and four channels are grey,
     RGB and RGBA; of any other number the first channel is shown.

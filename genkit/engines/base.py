@@ -27,7 +27,7 @@ def never_stop() -> bool:
 def advance(
     trainer: Trainer, batch: Batch, rng: Rng, precision: Literal["fp32", "bf16"] = "fp32"
 ) -> Metrics:
-    """Make one update and count it: the only place that calls ``step``."""
+    """Make one update and count it: the only place where a training calls ``step``."""
     with _autocast(trainer, precision):
         metrics = trainer.step(batch, rng)
     trainer.iteration.add_(1)

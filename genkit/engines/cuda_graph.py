@@ -55,8 +55,7 @@ class CudaCapture:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph = cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        # Of this thread alone: another one may be gathering the images of the next window in pinned
-        # memory.
+        # Of this thread alone: another one may be pinning the images of the next window.
         with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             work()
         replay: Callable[[], None] = graph.replay
@@ -130,8 +129,7 @@ class CudaGraphSteps:
             (slice(0, whole), k, self._many, self._replay_many),
             (slice(whole, None), 1, self._one, self._replay_one),
         ):
-            # All views are made at once: one by one, between replays, they cost a small network 1
-            # %.
+            # All views are made at once: made between replays, they cost a small network 1 %.
             shape = (len(indices[part]) // size, size, -1)
             views = (indices[part].view(shape), result[part].view(shape)) if shape[0] else ((), ())
             for given, wanted in zip(*views, strict=True):

@@ -40,8 +40,7 @@ class EagerSteps:
                 values.extend([value.clone() for value in given] if self._shared else given)
                 if should_stop():
                     break
-        # Stacked once a window: per step it would cost more than the update of a small network's
-        # biases.
+        # Stacked once a window: each step, it would cost more than an update of a few biases.
         return torch.stack(values).view(-1, len(self.names)).float()
 
     def _name_metrics(self, metrics: Metrics) -> None:

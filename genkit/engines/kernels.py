@@ -46,7 +46,7 @@ def choose(option: str, device: torch.device) -> str:
 
 
 def resolve_for_resume(option: str, before: str, device: torch.device) -> str:
-    """The option for a training that goes on: what it had ``before``, if that was not said and is
+    """The option for a training that goes on: what it had ``before``, if none was given and that is
     there.
     """
     if option == "auto" and device.type == "cpu":

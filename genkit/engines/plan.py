@@ -165,8 +165,6 @@ _CONSTANTS = {
     "ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye",
     "linspace",
 }
-# fmt: on
-# fmt: off
 _FUNCTIONS = {
     "mm", "addmm", "bmm", "baddbmm", "add", "sub", "mul", "div", "neg", "abs", "sgn", "sign",
     "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "erf",
@@ -221,7 +219,7 @@ class _Memory:
         if id(tensor) not in self._places:
             if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_conj() or tensor.is_neg():
                 raise ContractError(
-                    f"a {type(tensor).__name__} that is no plain tensor cannot be planned"
+                    f"a {type(tensor).__name__} of a special kind cannot be planned"
                 )
             placed = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
             shape = (int(tensor.storage_offset()), tensor.size(), tensor.stride())

@@ -44,6 +44,7 @@ def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -
     """
     work = eager.work
     before, python_before = take_snapshot(work), python_state(work.trainer)
+    options = state.group_options(work.trainer)
     with work.trainer.without_observers():
         try:
             captured = make(work, eager.names)
@@ -62,6 +63,8 @@ def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -
             captured.replays = 0
             return captured
         finally:
+            for group, values in options:
+                group.update(values)
             restore_snapshot(work, before)
 
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from ..errors import ContractError, UsageError, attribute_errors
-from ..hookspecs import Bounds, MetricEntry, MetricInputs, Posteriors, Reconstructions, Samples
+from ..hookspecs import (
+    Bounds,
+    MetricEntry,
+    MetricInputs,
+    Posteriors,
+    Reconstructions,
+    Samples,
+    UnknownInputs,
+)
 from ..interfaces import HasLikelihood, Posterior, Reconstructs, evaluating
 from ..rng import Rng
 from ..run import Run
@@ -230,6 +238,8 @@ def get_maker(entry: MetricEntry) -> InputMaker[Any]:
         ContractError: they are of an unknown kind.
     """
     kind = type(entry.inputs)
+    if isinstance(entry.inputs, UnknownInputs):
+        raise ContractError(f"metric {entry.name} has unknown inputs: {entry.inputs.declared}")
     if kind not in MAKERS:
         known = ", ".join(maker.__name__ for maker in MAKERS)
         raise ContractError(

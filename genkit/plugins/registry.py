@@ -117,7 +117,7 @@ class Registry:
         if self.disabled:
             hint += f"; GENKIT_PLUGINS leaves out {', '.join(self.disabled)}"
         raise UnknownNameError(
-            f"unknown {kind.noun} {name!r}{hint}; `genkit {kind.noun}s` lists all"
+            f"unknown {kind.noun} {name!r}{hint}; `genkit list {kind.noun}s` shows all"
         )
 
     def _ordered(self) -> Iterator[Plugin]:

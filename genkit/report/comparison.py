@@ -152,7 +152,7 @@ def describe_basis(value: MeasuredValue) -> str:
         f"seed {value.seed}" if value.seed is not None else "",
         value.extractor or "",
     ]
-    return ", ".join(part for part in parts if part) or "not said"
+    return ", ".join(part for part in parts if part) or "not recorded"
 
 
 def _format_value(value: MeasuredValue | None) -> str:

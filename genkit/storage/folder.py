@@ -6,7 +6,6 @@ a symbolic link either.
 
 import json
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,12 @@ class RunFolder:
         return sorted(found, key=lambda path: int(path.stem))
 
     def has_curves(self) -> bool:
-        """Whether there are two rows of metrics, the fewest that make a curve."""
-        try:
-            with self.inside(METRICS).open("rb") as file:
-                return len([line for line in islice(file, 2) if line.endswith(b"\n")]) == 2
-        except FileNotFoundError:
-            return False
+        """Whether there are two rows of metrics, the fewest that make a curve.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        return rows.has_two(self.inside(METRICS))
 
     def is_complete(self, step: int) -> bool:
         """Whether all that follows the last step was written: its sample grid and the curves."""

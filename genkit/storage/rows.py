@@ -62,6 +62,20 @@ def read_last(path: Path) -> Row:
         raise RunError(f"{path} is damaged ({reason})") from None
 
 
+def has_two(path: Path) -> bool:
+    """Whether there are two whole rows, read from the end of the file alone.
+
+    Raises:
+        RunError: the file is not a regular file or cannot be read.
+    """
+    try:
+        return atomic.read_end(path, 2 * MAX_LAST_ROW_BYTES).count(b"\n") >= 2
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from None
+
+
 def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """The rows as lines of JSON."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()

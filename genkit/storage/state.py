@@ -61,18 +61,29 @@ def restore_snapshot(trainer: Trainer, before: Mapping[str, Tensor]) -> set[str]
     """Set all back to a snapshot, in place; the paths of what optimizers have made since, which is
     gone.
     """
-    late = [slot for slot in slots(trainer) if slot.path not in before]
-    for slot in late:
-        if slot.holder is not None:
-            del slot.holder[slot.key]
-    for optimizer in trainer.optimizers.values():
-        for parameter in [p for p, values in optimizer.state.items() if not values]:
-            del optimizer.state[parameter]
+    late = set()
+    for _, holder in _holders(trainer):
+        if holder.parameter is None:  # an option of a group stays, whatever it is
+            continue
+        for key in [key for key, value in holder.values.items() if isinstance(value, Tensor)]:
+            if (path := holder.prefix + key) not in before:
+                late.add(path)
+                del holder.values[key]
+        if not holder.values:
+            holder.optimizer.state.pop(holder.parameter, None)
     with torch.no_grad():
         for slot in slots(trainer):
             if slot.path in before:
                 slot.tensor.copy_(before[slot.path])
-    return {slot.path for slot in late}
+    return late
+
+
+def group_options(trainer: Trainer) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each group of each optimizer, and a copy of its options: ``group.update(copy)`` restores
+    them.
+    """
+    groups = [g for optimizer in trainer.optimizers.values() for g in optimizer.param_groups]
+    return [(g, {key: value for key, value in g.items() if key != "params"}) for g in groups]
 
 
 def shapes(trainer: Trainer) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -139,13 +139,9 @@ class Alarm:
                     f"the alarm watches samples, but neither discriminator nor gradients: {why}"
                 )
         if self._copyable:
-            copied = self._copy()
+            copied = copy.deepcopy(self._trainer)
             row |= self._certainty(copied) | self._gradients(copied)
         return {name: value for name, value in row.items() if math.isfinite(value)}
-
-    def _copy(self) -> Trainer:
-        with self._trainer.without_observers():
-            return copy.deepcopy(self._trainer)
 
     def _try_copy(self) -> tuple[bool, str]:
         """Whether a step of a copy leaves the original as it was, which a trainer that refers to
@@ -153,7 +149,7 @@ class Alarm:
         """
         before = {name: tensor.clone() for name, tensor in state.everything(self._trainer).items()}
         try:
-            copied = self._copy()
+            copied = copy.deepcopy(self._trainer)
             self._certainty(copied)
             self._gradients(copied)
         except Exception as error:  # noqa: BLE001 (a plugin's trainer may hold anything; training goes on)

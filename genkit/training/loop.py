@@ -43,10 +43,11 @@ def fit(
     An error that ends the training is written down in ``failure.json``.
     """
     run, callbacks, options = recorder.run, recorder.callbacks, training.options
+    classify = _make_classify(run, callbacks.on_notice)
     _notify_of_engine(training, recorder)
     log_format = training.trainer.log_format
     callbacks.on_start(run.path, training.step, options.iterations, log_format)
-    alarm = _make_alarm(training, recorder)
+    alarm = _make_alarm(training, recorder, classify)
     with Interrupt() as interrupt:
         try:
             _begin(training, recorder, alarm)
@@ -113,10 +114,9 @@ def _notify_of_engine(training: Training, recorder: RunRecorder) -> None:
         )
 
 
-def _make_alarm(training: Training, recorder: RunRecorder) -> Alarm:
+def _make_alarm(training: Training, recorder: RunRecorder, classify: Classify | None) -> Alarm:
     options, notify = training.options, recorder.callbacks.on_notice
     rows = recorder.folder.readable_rows(ALARM)
-    classify = _make_classify(recorder.run, notify)
     return Alarm(
         training.trainer, training.data, options.batch_size, options.seed, classify, rows, notify
     )

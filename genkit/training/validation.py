@@ -1,7 +1,10 @@
 """A trainer's measures of itself on held-out images, while it is trained and of a run."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
+
+import torch
 
 from ..config import TrainOptions
 from ..data.datasets import ImageData, Notify
@@ -9,10 +12,11 @@ from ..data.loader import iterate_batches
 from ..errors import attribute_errors
 from ..evaluation import measure
 from ..evaluation.measure import Measurement
-from ..interfaces import Evaluates, evaluating
+from ..interfaces import Evaluates, Trainer, evaluating
 from ..rng import Rng
 from ..run import Run
 from ..storage.folder import EVALUATION
+from ..storage.state import load_networks, networks
 from .recorder import merge_json
 from .session import Training
 
@@ -51,7 +55,15 @@ def evaluate_run(
         options = TrainOptions(
             batch_size=saved.batch_size, seed=saved.seed, device="cpu", kernels="torch"
         )
-        training = Training.prepare(lambda device: run.trainer, data, options, owner=run.owner)
+        training = Training.prepare(partial(_weights_of, run), data, options, owner=run.owner)
         sections["test"] = {"step": run.step, "images": len(data.test), **validate(training)}
+        training.close()
     merge_json(run.folder, EVALUATION, sections)
     return measured
+
+
+def _weights_of(run: Run, device: torch.device) -> Trainer:
+    """A trainer of its own with the run's weights."""
+    trainer = run.build(device)
+    load_networks(trainer, networks(run.trainer))
+    return trainer

@@ -42,7 +42,7 @@ def plugin_module_imports_no_torch(subject: Subject) -> None:
 
 @model_check
 def name_and_options_are_described(subject: ModelSubject) -> None:
-    """`genkit models` and `--help` show them."""
+    """`genkit list models` and `--help` show them."""
     if subject.registered is not None:
         assert subject.registered.entry.summary.strip(), "the model has no summary"
     refuse_shadowing(subject.trainer.Config, subject.name)

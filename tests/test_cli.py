@@ -112,7 +112,7 @@ def test_plot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_list_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
     counts = json.loads("\n".join(genkit(capsys, "list", "--json")[1]))
     assert [row["kind"] for row in counts] == [
-        *("models", "datasets", "metrics", "callbacks", "plugins")
+        *("models", "datasets", "metrics", "callbacks", "classifiers", "plugins")
     ]
     code, out, _ = genkit(capsys, "list")
     assert code == 0

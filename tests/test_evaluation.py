@@ -639,7 +639,7 @@ def test_a_metric_of_version_1_may_be_declared_by_position() -> None:
 @pytest.mark.parametrize("wrong", [{"compares": "sounds"}, {"of": "sounds"}])
 def test_wrong_inputs_of_version_1_are_an_error_of_that_metric_alone(wrong) -> None:
     old = genkit.Metric("odd", "x", "x:x", **wrong)
-    with pytest.raises(genkit.ContractError, match="metric odd has unknown inputs: .*'sounds'"):
+    with pytest.raises(genkit.ContractError, match=r"metric odd has unknown inputs: .*'sounds'"):
         inputs.get_maker(old)
 
 

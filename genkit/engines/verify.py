@@ -43,9 +43,9 @@ def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -
         Exception: whatever the capture itself raises.
     """
     work = eager.work
-    before, python_before = take_snapshot(work), python_state(work.trainer)
-    options = state.group_options(work.trainer)
+    before, options = take_snapshot(work), state.group_options(work.trainer)
     with work.trainer.without_observers():
+        python_before = python_state(work.trainer)
         try:
             captured = make(work, eager.names)
             count = max(VERIFY_STEPS, captured.steps_per_replay)

@@ -223,7 +223,7 @@ class Trainer(nn.Module, abc.ABC):
         if not self.conditional:
             if labels is not None:
                 raise UsageError(
-                    f"{type(self).__name__} learns without labels, and cannot be asked for some"
+                    f"{type(self).__name__} is not conditional: it takes no labels"
                 )
             return None
         classes = self.spec.classes or 1

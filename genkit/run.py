@@ -131,7 +131,8 @@ class Run:
             if model.distribution is None:
                 how = "genkit.load(path, C) or genkit.resume(path, trainer=C, dataset=images)"
                 raise UsageError(
-                    f"{self.path} was trained with a class that is not in a plugin; in Python call {how}"
+                    f"{self.path} was trained with a class that is not in a plugin; "
+                    f"in Python call {how}"
                 )
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class

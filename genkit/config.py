@@ -72,12 +72,10 @@ class TrainOptions(Config):
     stop_on_collapse: bool = Field(
         False,
         description="end training when the alarm finds the samples collapsed;"
-        " judged once diverse, or after 5,000",
+        " checked once samples were diverse, or after 5,000 iterations",
     )
     callbacks: tuple[str, ...] = Field((), description="registered callbacks to use, by name")
-    seed: int = Field(
-        0, ge=0, le=MAX_SEED, description="the one number all randomness derives from"
-    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of all random numbers")
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         "auto", description="auto, cpu, cuda, cuda:N or mps; auto takes cuda, then mps, then cpu"
     )
@@ -94,7 +92,7 @@ class TrainOptions(Config):
     )
     kernels: Literal["auto", "torch", "onednn"] = Field(
         "auto",
-        description="whose matrix products and tanh on a CPU; auto: oneDNN's, with AVX-512",
+        description="library for matrix products and tanh on a CPU; auto: onednn, with AVX-512",
     )
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
         None,

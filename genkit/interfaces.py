@@ -222,9 +222,7 @@ class Trainer(nn.Module, abc.ABC):
         """What ``prior`` gets for ``n`` images: int64 ``(n,)``; None for an unconditional model."""
         if not self.conditional:
             if labels is not None:
-                raise UsageError(
-                    f"{type(self).__name__} learns without labels, and cannot be asked for some"
-                )
+                raise UsageError(f"{type(self).__name__} is not conditional: it takes no labels")
             return None
         classes = self.spec.classes or 1
         try:

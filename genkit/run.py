@@ -79,7 +79,7 @@ class Run:
         try:
             info = parse(RunInfo, folder.read_json(RUN), where=f"{path}/run.json", strict=True)
         except FileNotFoundError as error:
-            raise RunError(f"{path} is no run folder (run.json: {error.strerror})") from None
+            raise RunError(f"{path} is not a run folder (run.json: {error.strerror})") from None
         except ConfigError as error:
             raise RunError(str(error)) from None
         except (ValueError, TypeError, RecursionError) as error:
@@ -123,7 +123,7 @@ class Run:
         """The model's Trainer, found in the registry by the name in ``run.json``.
 
         Raises:
-            UsageError: the model came from no plugin; give ``genkit.load(path, trainer=...)``.
+            UsageError: the class is not in a plugin; call ``genkit.load(path, trainer=...)``.
             UnknownNameError: no plugin provides the model.
         """
         if self._trainer_class is None:
@@ -131,7 +131,8 @@ class Run:
             if model.distribution is None:
                 how = "genkit.load(path, C) or genkit.resume(path, trainer=C, dataset=images)"
                 raise UsageError(
-                    f"{self.path} was trained with a class of no plugin; in Python call {how}"
+                    f"{self.path} was trained with a class that is not in a plugin; "
+                    f"in Python call {how}"
                 )
             self._trainer_class = find_trainer(self.registry, f"{model.distribution}/{model.name}")
         return self._trainer_class

@@ -158,5 +158,5 @@ def test_labels_for_a_model_without_are_refused(tiny, images: Tensor) -> None:
     run = genkit.train(
         tiny, dataset=images, iterations=1, batch_size=4, device="cpu", progress=False
     )
-    with pytest.raises(genkit.UsageError, match="learns without labels"):
+    with pytest.raises(genkit.UsageError, match="is not conditional: it takes no labels"):
         run.sample(2, labels=[0, 1])

@@ -52,7 +52,7 @@ def test_a_class_from_a_notebook(tiny, images: Tensor, capsys: pytest.CaptureFix
     assert run.sample(2, seed=1).shape == (2, 1, 6, 5)
     assert torch.equal(genkit.load(run.path, tiny).sample(2, seed=1), run.sample(2, seed=1))
     assert not torch.equal(run.sample(2, seed=2), run.sample(2, seed=1))
-    with pytest.raises(UsageError, match="of no plugin"):
+    with pytest.raises(UsageError, match="not in a plugin"):
         genkit.load(run.path).sample(1)
     info = json.loads((run.path / "run.json").read_text())
     assert info["config"] == {"learning_rate": 0.02}
@@ -138,7 +138,7 @@ def test_out_must_be_free(tiny, images: Tensor, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', '{"format": 99}', "[" * 100_000])
 def test_a_damaged_run_json_is_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         genkit.load(tmp_path / "absent")
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json"):

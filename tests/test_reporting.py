@@ -95,7 +95,7 @@ def test_a_class_of_no_plugin_has_a_report_too(images: torch.Tensor) -> None:
     run = genkit.train(TinyGAN, dataset=images, out=Path("own"), **OPTIONS)
     html = page_of(genkit.load(run.path))
     assert "Trained from Python" in html
-    assert "trained with a class of no plugin" in html
+    assert "trained with a class that is not in a plugin" in html
     check_page(html)
 
 
@@ -249,7 +249,7 @@ def test_comparison_shows_what_differs_and_flags_what_is_not_comparable(
     assert html.count('class="grid"') == 2
     for wrong, says in (
         (["gan"], "from 2 to 12"),
-        (["gan", "nowhere"], "nowhere is no run folder"),
+        (["gan", "nowhere"], "nowhere is not a run folder"),
     ):
         with pytest.raises(GenkitError, match=says):
             compare_runs([Path(path) for path in wrong])

@@ -31,8 +31,8 @@ MAX_REASON = 500
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("runs"))
 @json_option
 def runs(folder: Path, as_json: bool) -> None:
-    """List the runs in the folder DIR (runs/): how far each is, its state, its last losses and a
-    metric.
+    """List the runs in the folder DIR (runs/): how far each has come, its state, its last losses
+    and a metric.
 
     The metric is the first in evaluation.json that was measured on the most images. A run is
     running, finished, interrupted (genkit resume continues it), failed (the reason follows) or

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=10_000,
     show_default=True,
-    help="Images, generated and held out each.",
+    help="Number of samples, and of held-out images.",
 )
 @seed_option("Seed of the samples.")
 @data_root_option
@@ -114,8 +114,8 @@ def report(run: Path, out: Path | None, data_root: Path | None) -> None:
     """Write the report of the run in the folder RUN: one HTML file that loads nothing. Prints its
     path.
 
-    What was trained on what, samples over time, curves, reconstructions, interpolation, latent map,
-    evaluation, options, environment, and the command that reproduces the run.
+    Contents: model and dataset, samples over time, curves, reconstructions, interpolation, latent
+    map, evaluation, options, environment, and the command that reproduces the run.
     """
     from ..report.html import write_report
     from ..run import Run

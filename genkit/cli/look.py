@@ -77,13 +77,13 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Pairs of latent codes, one row of images each.",
+    help="Pairs of latent codes, one row of images per pair.",
 )
 @click.option(
     "--steps", type=click.IntRange(min=2), default=10, show_default=True, help="Images in a row."
 )
 @seed_option("The same seed draws the same latent codes.")
-@labels_option("Classes for a conditional model, one a pair, repeated in turn until --pairs.")
+@labels_option("Classes for a conditional model, one per pair, repeated in turn until --pairs.")
 @out_option("PNG file.", INTERPOLATION.format(seed="S"))
 def interpolate(
     run: Path, pairs: int, steps: int, seed: int, labels: str | None, out: Path | None
@@ -149,7 +149,7 @@ def latent(
 @click.command()
 @run_argument
 @click.option(
-    "--fps", type=click.IntRange(1, 50), default=4, show_default=True, help="Frames a second."
+    "--fps", type=click.IntRange(1, 50), default=4, show_default=True, help="Frames per second."
 )
 @out_option(".gif, or .mp4 with ffmpeg.", ANIMATION)
 def animate(run: Path, fps: int, out: Path | None) -> None:

@@ -87,7 +87,7 @@ def new_plugin(name: str, folder: Path | None) -> None:
     type=click.FloatRange(min=0.1),
     default=20.0,
     show_default=True,
-    help="Seconds a plugin.",
+    help="Seconds per plugin.",
 )
 def doctor(as_json: bool, time_limit: float) -> None:
     """Show what is installed, what is broken and why.

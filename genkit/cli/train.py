@@ -123,7 +123,9 @@ def train() -> None:
     help="The total to reach, not the number to add.  [default: the total of the run]",
 )
 @data_root_option
-@click.option("--device", metavar="TEXT", help="Another device than the run was started on.")
+@click.option(
+    "--device", metavar="TEXT", help="A device other than the one the run was started on."
+)
 @click.option(
     "--stop-on-collapse/--no-stop-on-collapse",
     default=None,

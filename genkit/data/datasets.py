@@ -262,5 +262,6 @@ def _from_array(images: Any) -> Tensor:
         return torch.from_numpy((np.moveaxis(array, -1, 1) if array.ndim == 4 else array).copy())
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"images have to be a tensor, an array or a list of images of one size ({error})"
+            f"images have to be a tensor, an array or a list of images of one size ({error}); "
+            "to give labels too, pass a genkit.ImageData"
         ) from None

@@ -180,7 +180,7 @@ class BoundMaker(InputMaker[Bounds]):
     def make(self, images: RunImages) -> MetricTensors:
         count, limit = self.inputs.importance_samples, self.entry.limit
         if count > 1:
-            images.notify(f"{self.entry.name}: drawing {count} codes an image")
+            images.notify(f"{self.entry.name}: drawing {count} codes per image")
         posterior = images.posterior(limit)
         if not isinstance(images.run.trainer, HasLikelihood):
             raise UsageError(f"{images.model} has no log_likelihood(images, z)")

@@ -125,7 +125,7 @@ def find_encoder(trainer: Trainer, name: str) -> Encoder:
         child: module for child, module in trainer.named_children() if isinstance(module, Encoder)
     }
     if not encoders:
-        raise UsageError(f"{name} has no encoder, so images have no latent codes in it")
+        raise UsageError(f"{name} has no encoder, so it gives no latent codes of images")
     if len(encoders) > 1 and "encoder" not in encoders:
         raise UsageError(
             f"{name} has several encoders ({', '.join(encoders)}) and none is called encoder"

@@ -62,7 +62,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     for run in runs:
         if run.state == "damaged":
             raise RunError(
-                run.reason if (run.path / RUN).exists() else f"{run.path} is no run folder"
+                run.reason if (run.path / RUN).exists() else f"{run.path} is not a run folder"
             )
     folders = [run.path.resolve().name for run in runs]
     names = [

@@ -34,14 +34,16 @@ def compare_with_defaults(run: Run) -> tuple[list[TableRow], list[TableRow], str
 
 def reproduce(run: Run) -> tuple[str, str]:
     """The command that trains the run a second time, and a note on it. The command is empty for a
-    model or images of no plugin.
+    model that is not in a plugin, and for images in memory.
     """
     info = run.info
     if info.model.distribution is None or info.dataset.distribution is None:
-        what = "model" if info.model.distribution is None else "images"
+        what, does = "images in memory", "loads them"
+        if info.model.distribution is None:
+            what, does = "a class that is not in a plugin", "defines it"
         return "", (
-            f"Trained from Python, with {what} of no plugin: "
-            "run the program that has them, which calls genkit.train(…)."
+            f"Trained from Python, with {what}: "
+            f"run the program that {does} and calls genkit.train(…)."
         )
     model = qualify(info.model.name, info.model.distribution)
     dataset = qualify(shorten_dataset(info.dataset.name), info.dataset.distribution)

@@ -131,20 +131,20 @@ def genkit_metrics() -> list[MetricEntry]:
         ),
         MetricEntry(
             "elbo",
-            "evidence lower bound of held-out images, nats an image",
+            "evidence lower bound of held-out images, nats per image",
             "genkit_plugins.metrics.bounds:elbo",
             inputs=Bounds(),
         ),
         MetricEntry(
             "log-likelihood",
-            "importance-weighted bounds on the log-likelihood, by 1, 10 and 100 codes an image",
+            "importance-weighted bounds on the log-likelihood, by 1, 10 and 100 codes per image",
             "genkit_plugins.metrics.bounds:log_likelihood",
             inputs=Bounds(importance_samples=100),
             limit=2000,
         ),
         MetricEntry(
             "kl-per-dimension",
-            "nats that each latent dimension holds on average",
+            "nats in each latent dimension, on average",
             "genkit_plugins.metrics.posterior:kl_per_dimension",
             inputs=Posteriors(),
         ),

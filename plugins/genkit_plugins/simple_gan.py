@@ -75,8 +75,8 @@ class SimpleGAN(genkit.Trainer):
         eps: float = genkit.Field(1e-7, gt=0, description="Adam's epsilon; 1e-7 is Keras's")
         d_updates: Literal["separate", "combined"] = genkit.Field(
             "separate",
-            description="discriminator updates an iteration: one on real, then one on fake; "
-            "or one on both",
+            description="discriminator updates per iteration: separate (real, then fake) "
+            "or combined",
         )
 
     preferred_datasets = ("mnist", "digits")

@@ -50,7 +50,7 @@ class Decoder(genkit.Generator):
 
 
 class VAE(genkit.Trainer):
-    """Minimises the negative evidence lower bound, in nats an image; beta weighs its KL term
+    """Minimises the negative evidence lower bound, in nats per image; beta weighs its KL term
     (Higgins et al. 2017).
     """
 
@@ -69,7 +69,7 @@ class VAE(genkit.Trainer):
 
     preferred_datasets = ("mnist", "digits")
     log_format = (
-        "[loss: {loss:.2f} = reconstruction {reconstruction_loss:.2f} + KL {kl:.2f} nats an image]"
+        "[loss: {loss:.2f} = reconstruction {reconstruction_loss:.2f} + KL {kl:.2f} nats per image]"
     )
 
     def __init__(self, config: Config, spec: genkit.DataSpec) -> None:

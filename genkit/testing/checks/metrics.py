@@ -91,7 +91,7 @@ def metric_tells_images_apart(subject: MetricSubject) -> None:
 def any_number_of_channels_and_shape(subject: MetricSubject) -> None:
     """Three channels, not square; or a GenkitError that says which images are possible."""
     if not get_maker(subject.entry).uses_pixels:
-        raise Skipped("it sees no pixels")
+        raise Skipped("its inputs are not images")
     for shape in ((3, 28, 28), (1, 20, 28)):
         try:
             _measure(subject, *_make_pair(subject, shape))

@@ -33,7 +33,7 @@ from ..subject import (
 def plugin_module_imports_no_torch(subject: Subject) -> None:
     """Listing must be fast: the plugin's module names its targets as text."""
     if subject.registered is None:
-        raise Skipped("of no plugin")
+        raise Skipped("not in a plugin")
     module = subject.registered.plugin.module
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)

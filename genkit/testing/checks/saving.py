@@ -79,7 +79,7 @@ def resumed_equals_uninterrupted(subject: ModelSubject) -> None:
 def resumed_in_a_new_process(subject: ModelSubject) -> None:
     """k steps, a new process, k steps: the files of 2k steps, byte for byte."""
     if subject.registered is None:
-        raise Skipped("a class of no plugin, which a new process would not find")
+        raise Skipped("a class that is not in a plugin, which a new process would not find")
     name = subject.registered.qualified_name
     with tempfile.TemporaryDirectory() as folder:
         whole = train(name, iterations=8, out=f"{folder}/whole", **_small_run())

@@ -1,4 +1,4 @@
-"""Bounds on the log-likelihood of held-out images, in nats an image."""
+"""Bounds on the log-likelihood of held-out images, in nats per image."""
 
 import math
 

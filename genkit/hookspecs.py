@@ -273,3 +273,8 @@ HOOKS: dict[type[Entry], str] = {
     CallbackEntry: "genkit_callbacks",
 }
 """Kind of entry → the hook that returns such entries."""
+
+
+def current_kind(kind: type[Entry]) -> type[Entry]:
+    """The kind in :data:`HOOKS` that ``kind``, which may be a deprecated name, stands for."""
+    return next((known for known in HOOKS if issubclass(kind, known)), kind)

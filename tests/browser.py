@@ -107,7 +107,7 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def events(self, *methods: str) -> list[dict[str, Any]]:
+    def events_of(self, *methods: str) -> list[dict[str, Any]]:
         """What came of some events since the page was opened."""
         self.call("Runtime.evaluate", expression="1")  # what was on the way is here then
         return [event["params"] for event in self.events if event.get("method") in methods]

@@ -77,19 +77,19 @@ def test_pages_are_quiet_fit_and_accessible(
     width, dark = LOOKS[look]
     browser.open(pages[name], width=width, dark=dark)
     assert (
-        browser.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        browser.events_of("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         == []
     )
     requested = {
         event["request"]["url"].partition(":")[0]
-        for event in browser.events("Network.requestWillBeSent")
+        for event in browser.events_of("Network.requestWillBeSent")
     }
     assert requested <= {"file", "data"}
     assert (
         len(
             [
                 t
-                for t in browser.events("Network.requestWillBeSent")
+                for t in browser.events_of("Network.requestWillBeSent")
                 if t["request"]["url"].startswith("file:")
             ]
         )
@@ -139,10 +139,10 @@ def test_the_browser_would_see_an_error_and_a_request(browser: Page, tmp_path: P
         "<script>console.error('no'); nothing()</script><img src=a.png>"
     )
     browser.open(page)
-    assert len(browser.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2
+    assert len(browser.events_of("Runtime.consoleAPICalled", "Runtime.exceptionThrown")) == 2
     assert any(
         event["request"]["url"].endswith("a.png")
-        for event in browser.events("Network.requestWillBeSent")
+        for event in browser.events_of("Network.requestWillBeSent")
     )
 
 
@@ -158,5 +158,5 @@ def test_the_policy_stops_script_and_style_of_others(
     assert browser.run("document.title") == "simple-gan on digits"
     assert any(
         "Content Security Policy" in event["entry"]["text"]
-        for event in browser.events("Log.entryAdded")
+        for event in browser.events_of("Log.entryAdded")
     )

@@ -53,7 +53,7 @@ def test_builtin_names_import_no_other_plugin(install) -> None:
 def test_unknown_names_suggest(install) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'simple-gan'"):
         discover().find(ModelEntry, "simple-gam")
-    with pytest.raises(UnknownNameError, match="genkit datasets"):
+    with pytest.raises(UnknownNameError, match="genkit list datasets"):
         discover().find(DatasetEntry, "zzz")
 
 

@@ -811,3 +811,7 @@ def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
     assert skipped <= {"any_number_of_channels_and_shape"}, (
         "only metrics that see no pixels take no shape"
     )
+
+
+def test_a_deprecated_kind_has_the_checks_of_the_current_one() -> None:
+    assert [name for name, _ in iter_checks(distance, genkit.Metric)] == list(CHECKS[MetricEntry])

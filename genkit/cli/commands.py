@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "list": CommandEntry(
         "Find",
-        "List installed models, datasets, metrics, callbacks or plugins.",
+        "List installed models, datasets, metrics and other entries.",
         "find:list_kind",
     ),
     "check": CommandEntry(

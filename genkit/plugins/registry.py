@@ -10,10 +10,10 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ..errors import GenkitError, PluginError, UnknownNameError, first_line, nearest
-from ..hookspecs import COMMAND_GROUP, GROUP, Entry, EntryT
+from ..hookspecs import COMMAND_GROUP, GROUP, Entry, EntryT, current_kind
 from .plugin import NAME, OWN_DISTRIBUTION, Plugin, PluginWarning
 
 KindT = TypeVar("KindT", bound=Entry, covariant=True)
@@ -130,9 +130,8 @@ class Registry:
             plugin.load()
             if plugin.error:
                 _report(plugin)
-        for entry in plugin.entries.get(kind, ()):
-            assert isinstance(entry, kind)
-            yield Registered(entry, plugin)
+        for entry in plugin.entries.get(current_kind(kind), ()):
+            yield Registered(cast(EntryT, entry), plugin)
 
 
 def _report(plugin: Plugin) -> None:

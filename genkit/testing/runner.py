@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
-from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
+from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry, current_kind
 from ..interfaces import Trainer
 from ..models import find_trainer
 from ..plugins.registry import Registered, discover
@@ -37,6 +37,7 @@ def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
         UsageError: ``kind`` has no checks, or ``what`` is not a Trainer class where ``kind`` is
             that of models.
     """
+    kind = current_kind(kind)
     if kind not in CHECKS:
         raise UsageError(f"there are no checks of a {kind.noun}")
     registered: Registered[Any] | None = None
@@ -74,7 +75,7 @@ def iter_checks(
     what: Checkable, kind: type[Entry] = ModelEntry
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and call of each check; the call raises AssertionError with what has to be fixed."""
-    subject = subject_of(what, kind)
+    subject, kind = subject_of(what, kind), current_kind(kind)
     for name, check in CHECKS[kind].items():
         yield name, partial(check, subject)
 
@@ -136,6 +137,7 @@ def parametrize_with_checks(
     """
     import pytest
 
+    kind = current_kind(kind)
     subject_of(what, kind)  # an unknown name is one error, not one for each check
     expected = dict(expected_failures or {})
     for name in expected.keys() - CHECKS[kind].keys():

@@ -9,7 +9,7 @@ from .config import Config
 from .errors import ContractError, UsageError
 from .hookspecs import ModelEntry
 from .interfaces import DataSpec, Generator, Trainer
-from .plugins.registry import Registry
+from .plugins.registry import Registered, Registry
 from .rng import seeded_initialisation
 
 
@@ -40,11 +40,10 @@ def resolve_model(
     """
     if not isinstance(model, str):
         return model, ModelInfo(name=_kebab(model.__name__))
-    plugin = registry.find(ModelEntry, model).plugin
-    info = ModelInfo(
-        name=model.rpartition("/")[2], distribution=plugin.distribution, version=plugin.version
-    )
-    return find_trainer(registry, model), info
+    found = registry.find(ModelEntry, model)
+    name, plugin = model.rpartition("/")[2], found.plugin
+    info = ModelInfo(name=name, distribution=plugin.distribution, version=plugin.version)
+    return _load_trainer(found), info
 
 
 def find_trainer(registry: Registry, name: str) -> type[Trainer]:
@@ -54,7 +53,10 @@ def find_trainer(registry: Registry, name: str) -> type[Trainer]:
         UnknownNameError: no plugin provides it.
         ContractError: its target is no Trainer.
     """
-    found = registry.find(ModelEntry, name)
+    return _load_trainer(registry.find(ModelEntry, name))
+
+
+def _load_trainer(found: Registered[ModelEntry]) -> type[Trainer]:
     target = found.target()
     if not (isinstance(target, type) and issubclass(target, Trainer)):
         raise ContractError(f"{found.qualified_name}: {found.entry.target} is no genkit.Trainer")

@@ -60,7 +60,7 @@ def test_ratios_are_of_the_same_round() -> None:
             asked.append(self.name)
             return 2.0
 
-    contenders: list[Any] = [Fixed(name, None, None, steps=10) for name in "abc"]  # type: ignore[arg-type]
+    contenders: list[Any] = [Fixed(name, None, None, steps=10) for name in "abc"]
     measure(contenders, 3)
     assert "".join(asked) == "abcbcacab"
     assert [c.rates for c in contenders] == [[5.0] * 3] * 3

@@ -24,7 +24,6 @@ from genkit.report.run_report import make_report
 from genkit.report.summary import find_runs, shorten_dataset, summarise
 from genkit.storage import lock
 from genkit.storage.folder import EVALUATION, RunFolder
-from genkit.training.recorder import merge_json
 from tests.conftest import TinyGAN
 from tests.pages import check_page
 
@@ -399,8 +398,7 @@ def test_a_page_does_not_say_where_things_are(tmp_path: Path) -> None:
 
 def test_a_metric_of_many_figures_does_not_flood_the_page(gan: genkit.Run) -> None:
     figures = {f"dimension_{number}": 1.0 for number in range(30)}
-    merge_json(
-        gan.folder,
+    gan.folder.merge_json(
         EVALUATION,
         {"metrics": {"kl-per-dimension": {"step": 1, "images": 5, "figures": figures}}},
     )

@@ -79,7 +79,7 @@ class FirstSteps:
                 self.successor = capture_and_verify(self._eager, self._make, indices)
         except ContractError as error:
             self._fall_back(str(error))
-        except Exception as error:  # noqa: BLE001 (whatever it is: Python runs the steps, and the reason is recorded)
+        except Exception as error:  # noqa: BLE001 (Python runs the steps then)
             self._fall_back(first_line(error))
 
     def _fall_back(self, why: str) -> None:

@@ -55,7 +55,8 @@ def resolve_for_resume(option: str, before: str, device: torch.device) -> str:
 
 
 def _usable(device: torch.device) -> bool:
-    return device.type == "cpu" and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    available: Any = torch.backends.mkldnn.is_available
+    return device.type == "cpu" and bool(available())
 
 
 def kernel(

@@ -240,7 +240,9 @@ class _Memory:
             (b for b in self._free if b.nbytes() >= size), key=lambda b: b.nbytes(), default=None
         )
         if block is None:
-            block = torch.UntypedStorage(size, device=tensor.device)  # type: ignore[no-untyped-call]
+            make: Any = torch.UntypedStorage
+            block = make(size, device=tensor.device)
+            assert isinstance(block, torch.UntypedStorage)
         else:
             self._free = [b for b in self._free if b is not block]
         self._blocks[storage(tensor)] = block
@@ -337,7 +339,8 @@ def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, l
     for overload in (getattr(packet, each) for each in packet.overloads()) if packet else ():
         given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
         outs = [a.name for a in overload._schema.arguments if a.is_out]
-        own = [(a.name, str(a.type)) for a in operation.function._schema.arguments]  # type: ignore[attr-defined]
-        if outs and given == own and len(outs) == len(operation.results):
+        schema: Any = operation.function._schema  # type: ignore[attr-defined]
+        taken = [(a.name, str(a.type)) for a in schema.arguments]
+        if outs and given == taken and len(outs) == len(operation.results):
             return getattr(torch, name) if name in _FUNCTIONS else overload, outs
     return None, []

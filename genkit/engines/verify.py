@@ -15,7 +15,7 @@ from .python_state import first_difference, python_state
 VERIFY_STEPS = 3
 """Steps, at least, over which replays are compared with the same steps run by Python."""
 STREAM = "rng/training"
-"""The random stream among the tensors of a snapshot."""
+"""Where the random stream is among the tensors of a snapshot or a checkpoint."""
 
 
 class Captured(Stepper, Protocol):

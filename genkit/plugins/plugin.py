@@ -68,7 +68,7 @@ class Plugin:
         try:
             self.entries = _call_hooks(self)
             self.state = "ok"
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (a plugin may raise anything; it is reported)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (it is reported)
             package = self.module.partition(".")[0]
             for name in sys.modules.keys() - before:  # a half-imported plugin must not be found
                 if name.partition(".")[0] == package:

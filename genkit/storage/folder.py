@@ -5,6 +5,7 @@ a symbolic link either.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ class RunFolder:
         """Write a JSON file; an older one stays until the new one is durable."""
         atomic.replace(self.inside(name), (json.dumps(content, indent=2) + "\n").encode())
 
+    def merge_json(self, name: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Merge sections into a JSON file, each value by its name; NaN and infinity become null.
+
+        Raises:
+            RunError: what is there is damaged.
+            OSError: the disk refused.
+        """
+        try:
+            known = self.read_json(name)
+        except FileNotFoundError:
+            known = {}
+        try:
+            merged = {
+                section: _without_nan({**known.get(section, {}), **values})
+                for section, values in sections.items()
+            }
+        except (TypeError, AttributeError) as error:
+            path = self.path / name
+            raise RunError(f"{path} is damaged ({type(error).__name__}); move it away") from None
+        self.write_json(name, {**known, **merged})
+
     def read_rows(self, name: str) -> list[Row]:
         """Read all rows of a file; a last line that a crash cut short is left out.
 
@@ -170,3 +192,11 @@ class RunFolder:
                 path.unlink()
         for name in (CURVES, FAILURE):
             self.inside(name).unlink(missing_ok=True)
+
+
+def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which has no NaN and no infinity."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -85,7 +85,7 @@ class Alarm:
         try:
             with torch.random.fork_rng(devices=[]):  # for what draws from the global stream
                 row = self.read(step)
-        except Exception as error:  # noqa: BLE001 (a plugin's code, or memory: no reason to end a training)
+        except Exception as error:  # noqa: BLE001 (no reason to end a training)
             self._disabled = True
             self._notify(f"the alarm is off: {first_line(error)}")
             return {}, {}
@@ -152,7 +152,7 @@ class Alarm:
             copied = copy.deepcopy(self._trainer)
             self._certainty(copied)
             self._gradients(copied)
-        except Exception as error:  # noqa: BLE001 (a plugin's trainer may hold anything; training goes on)
+        except Exception as error:  # noqa: BLE001 (a trainer may hold anything)
             return False, f"no copy of the trainer makes a step ({first_line(error)})"
         now = state.everything(self._trainer)
         changed = [name for name, tensor in before.items() if not tensor.equal(now[name])]

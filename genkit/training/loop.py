@@ -12,7 +12,7 @@ from ..interfaces import Evaluates
 from ..rng import Rng
 from ..run import Run
 from ..storage import checkpoint
-from ..storage.folder import ALARM
+from ..storage.folder import ALARM, EVALUATION
 from .collapse import Alarm, Classify
 from .interrupt import Interrupt
 from .recorder import RunRecorder, describe_engine
@@ -178,5 +178,5 @@ def _evaluate(training: Training, recorder: RunRecorder) -> None:
         return
     step, metrics = training.step, validate(training)
     sections = {"test": {"step": step, "images": len(data.test), **metrics}}
-    recorder.attempt(lambda: recorder.write_evaluation(sections), "evaluation.json")
+    recorder.attempt(lambda: recorder.folder.merge_json(EVALUATION, sections), EVALUATION)
     recorder.callbacks.on_evaluate(step, metrics)

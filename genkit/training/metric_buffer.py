@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ContractError
+from ..errors import CheckpointError
 
 
 @final
@@ -34,18 +34,15 @@ class MetricBuffer:
         """Keep the metrics ``(S, M)`` of the S steps after ``step``.
 
         Raises:
-            ContractError: the names are others than before.
-            CheckpointError: they are others than those of the checkpoint that training goes on
+            CheckpointError: the names are others than those of the checkpoint that training goes on
             from.
         """
-        if names != self.names:
+        if not self.names:
             self._begin(names)
         start = step % self.log_interval
         self._ring[start : start + len(metrics)] = metrics
 
     def _begin(self, names: tuple[str, ...]) -> None:
-        if self.names:
-            raise ContractError(f"step gave the metrics {names}, and {self.names} the time before")
         if self._restored and self._restored.keys() != set(names):
             raise CheckpointError(
                 f"the checkpoint has metrics {sorted(self._restored)}, the model {sorted(names)}"

@@ -1,12 +1,11 @@
 """Writes a run while it is trained: its rows, grids, checkpoints and ``run.json``."""
 
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from ..run_info import RunInfo
 from ..storage import checkpoint, lock, state
 from ..storage.folder import (
     ALARM,
-    EVALUATION,
     FAILURE,
     METRICS,
     RUN,
@@ -32,7 +30,7 @@ from .session import Training
 
 @final
 class RunRecorder:
-    """The only writer of a run.
+    """Writes what comes of a training while it runs.
 
     What training cannot do without (rows, checkpoints) raises where the disk refuses it; for the
     rest (grids, curves, evaluation) that is a notice.
@@ -168,15 +166,6 @@ class RunRecorder:
                 self.callbacks.on_notice(f"an old checkpoint stays: {error}")
         self.callbacks.on_checkpoint(step, path)
 
-    def write_evaluation(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        """Merge sections into ``evaluation.json``.
-
-        Raises:
-            RunError: what is there is damaged.
-            OSError: the disk refused.
-        """
-        merge_json(self.folder, EVALUATION, sections)
-
     def write_failure(self, step: int, error: Exception) -> None:
         """What ended the training."""
         reason = str(error) if isinstance(error, GenkitError) else first_line(error)
@@ -212,36 +201,6 @@ def describe_engine(training: Training) -> str:
     """``graph``, or ``eager`` with the reason where steps were to be captured."""
     reason = training.stepper.fallback_reason
     return training.stepper.kind + (f" ({reason})" if reason else "")
-
-
-def merge_json(folder: RunFolder, name: str, content: Mapping[str, Mapping[str, Any]]) -> None:
-    """Merge the sections of ``content`` into a JSON file of a run.
-
-    Raises:
-        RunError: what is there is damaged.
-        OSError: the disk refused.
-    """
-    try:
-        known = folder.read_json(name)
-    except FileNotFoundError:
-        known = {}
-    try:
-        merged = {
-            section: _without_nan({**known.get(section, {}), **values})
-            for section, values in content.items()
-        }
-    except (TypeError, AttributeError) as error:
-        path = folder.path / name
-        raise RunError(f"{path} is damaged ({type(error).__name__}); move it away") from None
-    folder.write_json(name, {**known, **merged})
-
-
-def _without_nan(values: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which has no NaN and no infinity: they become null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 def _cannot_log(run: Run, step: int, error: OSError) -> RunError:

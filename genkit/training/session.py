@@ -15,7 +15,7 @@ from ..data.loader import Loader, Order, Streamed, make_loader
 from ..engines import kernels
 from ..engines.base import ShouldStop, Stepper, Work, choose_device, never_stop
 from ..engines.first_steps import FirstSteps, choose_stepper
-from ..engines.verify import MakeCaptured
+from ..engines.verify import STREAM, MakeCaptured
 from ..errors import CheckpointError, ContractError, GenkitWarning, attribute_errors, first_line
 from ..interfaces import Trainer
 from ..models import ModelInfo
@@ -29,8 +29,8 @@ from .threads import set_threads
 
 MakeTrainer = Callable[[torch.device], Trainer]
 MakeLoader = Callable[[Split, Order, torch.device], Loader]
-STREAM, WINDOW = "rng/training", "window/"
-"""Paths in a checkpoint: the random stream; the metrics since the last log row."""
+WINDOW = "window/"
+"""Where the metrics since the last log row are in a checkpoint."""
 
 
 @final

@@ -1,6 +1,7 @@
 """A trainer's measures of itself on held-out images, while it is trained and of a run."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,6 @@ from ..rng import Rng
 from ..run import Run
 from ..storage.folder import EVALUATION
 from ..storage.state import load_networks, networks
-from .recorder import merge_json
 from .session import Training
 
 
@@ -55,10 +55,11 @@ def evaluate_run(
         options = TrainOptions(
             batch_size=saved.batch_size, seed=saved.seed, device="cpu", kernels="torch"
         )
-        training = Training.prepare(partial(_weights_of, run), data, options, owner=run.owner)
-        sections["test"] = {"step": run.step, "images": len(data.test), **validate(training)}
-        training.close()
-    merge_json(run.folder, EVALUATION, sections)
+        make_trainer = partial(_weights_of, run)
+        with closing(Training.prepare(make_trainer, data, options, owner=run.owner)) as training:
+            values = validate(training)
+        sections["test"] = {"step": run.step, "images": len(data.test), **values}
+    run.folder.merge_json(EVALUATION, sections)
     return measured
 
 

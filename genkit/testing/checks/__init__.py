@@ -5,4 +5,5 @@ Importing this package registers them in :data:`genkit.testing.subject.CHECKS`, 
 which they are run.
 """
 
-from . import options, building, sampling, training, generality, encoding, saving, datasets, metrics  # noqa: F401, I001
+# ruff: noqa: F401, I001
+from . import options, building, sampling, training, generality, encoding, saving, datasets, metrics

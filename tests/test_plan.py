@@ -164,24 +164,17 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, ...]]] = {
 }
 
 
-def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
-    """Every operation that a plan lets write into given memory, called in each of its forms."""
+# fmt: off
+UNARY = (
+    "neg", "abs", "sgn", "sign", "square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt",
+    "reciprocal", "sin", "cos", "erf", "sigmoid", "tanh", "relu", "sum", "mean",
+)
+# fmt: on
+
+
+def named_forms(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
+    """Operations that are called alike, each by its name."""
     f, aten, one = nn.functional, torch.ops.aten, 0.7
-    unary = (
-        "neg",
-        "abs",
-        "sgn",
-        "sign",
-        "square",
-        "exp",
-        "expm1",
-        "log",
-        "log1p",
-        "sqrt",
-        "rsqrt",
-        "reciprocal",
-    )
-    unary += ("sin", "cos", "erf", "sigmoid", "tanh", "relu", "sum", "mean")
     compared = ("gt", "ge", "lt", "le", "eq", "ne")
     pairs = [
         (name, other)
@@ -189,29 +182,30 @@ def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
         for other in (b, one)
     ]
     pairs += [("maximum", b), ("minimum", b), ("mm", b)]
-    calls: list[Callable[[], Tensor]] = [
-        *(lambda name=name: getattr(torch, name)(a) for name in unary),
+    scalar, scaled = ("add", "sub", "mul", "div"), ("add", "sub", "rsub")
+    layers = (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)
+    backward = ("sigmoid", "tanh", "silu", "gelu")
+    return [
+        *(lambda name=name: getattr(torch, name)(a) for name in UNARY),
         *(lambda name=name, other=other: getattr(torch, name)(a, other) for name, other in pairs),
-        *(
-            lambda name=name: getattr(aten, name).Scalar(a, one)
-            for name in ("add", "sub", "mul", "div")
-        ),
-        *(lambda name=name: getattr(torch, name)(a, b, alpha=2) for name in ("add", "sub", "rsub")),
-        *(
-            lambda layer=layer: layer(a - 1)
-            for layer in (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)
-        ),
+        *(lambda name=name: getattr(aten, name).Scalar(a, one) for name in scalar),
+        *(lambda name=name: getattr(torch, name)(a, b, alpha=2) for name in scaled),
+        *(lambda layer=layer: layer(a - 1) for layer in layers),
         *(lambda name=name: getattr(torch, name)(a, (0,), True) for name in ("sum", "mean")),
-        *(
-            lambda name=name: getattr(torch, name)(a, a, b, value=2)
-            for name in ("addcmul", "addcdiv")
-        ),
+        *(lambda n=n: getattr(torch, n)(a, a, b, value=2) for n in ("addcmul", "addcdiv")),
         *(lambda name=name: getattr(torch, name)([a, b], 1) for name in ("cat", "stack")),
-        *(lambda weight=weight: torch.lerp(a, b, weight) for weight in (one, a)),
-        *(
-            lambda low=low, high=high: torch.clamp(a, low, high)
-            for low, high in ((None, 1), (1, None), (a, b))
-        ),
+        *(lambda n=f"{name}_backward": getattr(aten, n)(a, b) for name in backward),
+    ]
+
+
+def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
+    """Every operation that a plan lets write into given memory, called in each of its forms."""
+    aten = torch.ops.aten
+    bounds = ((None, 1), (1, None), (a, b))
+    return [
+        *named_forms(a, b),
+        *(lambda weight=weight: torch.lerp(a, b, weight) for weight in (0.7, a)),
+        *(lambda low=low, high=high: torch.clamp(a, low, high) for low, high in bounds),
         lambda: torch.addmm(a, a, b, beta=2, alpha=3),
         lambda: torch.bmm(a[None], b[None]),
         lambda: torch.baddbmm(a[None], a[None], b[None], beta=2, alpha=3),
@@ -220,15 +214,10 @@ def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
         lambda: torch.where(a > 1, a, b),
         lambda: torch.index_select(a, 1, rows),
         lambda: torch.gather(a, 1, rows.view(1, -1)),
-        *(
-            lambda name=f"{name}_backward": getattr(aten, name)(a, b)
-            for name in ("sigmoid", "tanh", "silu", "gelu")
-        ),
         lambda: aten.threshold_backward(a, b, 1),
         lambda: aten.softplus_backward(a, b, 1, 20),
         lambda: aten.leaky_relu_backward(a, b, 0.1, False),
     ]
-    return calls
 
 
 def test_every_operation_that_writes_into_given_memory() -> None:

@@ -4,6 +4,7 @@ what is right.
 
 import pickle
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -641,7 +642,6 @@ class Forgetful(Right):
 def test_what_only_a_new_process_forgets_is_caught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it is passed where nothing is forgotten, tests/test_models.py shows."""
     (tmp_path / "forgetful.py").write_text(COUNTS_IN_ITS_MODULE)
     (tmp_path / "forgetful_model.py").write_text(FORGETFUL)
     info = tmp_path / "forgetful-1.0.dist-info"
@@ -653,6 +653,12 @@ def test_what_only_a_new_process_forgets_is_caught(
     name = "resumed_in_a_new_process"
     subject = subject_of("forgetful")
     assert "metrics.jsonl differs" in run_check(name, CHECKS[ModelEntry][name], subject).reason
+    (tmp_path / "forgetful_model.py").write_text(
+        "from tests.test_testing import Right as Forgetful\n"
+    )
+    del sys.modules["forgetful_model"]
+    result = run_check(name, CHECKS[ModelEntry][name], subject_of("forgetful"))
+    assert result.outcome == "passed", result.reason
 
 
 def bars(request: DataRequest, count: int = 30, **changes: object) -> ImageData:

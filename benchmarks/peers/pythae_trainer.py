@@ -24,17 +24,13 @@ from ..work import (
 )
 
 
-def make(work: Work) -> Made:
-    from pythae.data.datasets import BaseDataset
+def build(kind: str) -> Any:
+    """pythae's model of a kind, ``ae`` or ``vae``, with the networks that everyone has here."""
     from pythae.models import AE, VAE, AEConfig, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
-    from pythae.trainers import BaseTrainer, BaseTrainerConfig
 
-    torch.set_num_threads(work.threads)
-    torch.manual_seed(0)
-    logging.disable(logging.CRITICAL)
-    hidden, latent = (VAE_HIDDEN, VAE_LATENT) if work.model == "vae" else (AE_HIDDEN, AE_LATENT)
+    hidden, latent = (VAE_HIDDEN, VAE_LATENT) if kind == "vae" else (AE_HIDDEN, AE_LATENT)
 
     class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -44,7 +40,7 @@ def make(work: Work) -> Made:
 
         def forward(self, x: Tensor) -> Any:
             h = self.hidden(x.flatten(1))
-            if work.model == "ae":
+            if kind == "ae":
                 return ModelOutput(embedding=self.mean(h))
             return ModelOutput(embedding=self.mean(h), log_covariance=self.log_variance(h))
 
@@ -59,10 +55,19 @@ def make(work: Work) -> Made:
             return ModelOutput(reconstruction=self.layers(z).view(-1, 1, 28, 28))
 
     config = {"input_dim": (1, 28, 28), "latent_dim": latent}
-    if work.model == "ae":
-        model = AE(AEConfig(**config), Encoder(), Decoder())
-    else:
-        model = VAE(VAEConfig(**config, reconstruction_loss="bce"), Encoder(), Decoder())
+    if kind == "ae":
+        return AE(AEConfig(**config), Encoder(), Decoder())
+    return VAE(VAEConfig(**config, reconstruction_loss="bce"), Encoder(), Decoder())
+
+
+def make(work: Work) -> Made:
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    torch.set_num_threads(work.threads)
+    torch.manual_seed(0)
+    logging.disable(logging.CRITICAL)
+    model = build(work.model)
     images = torch.from_numpy(work.images)[:, None].float() / 255
 
     class Loop:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..storage.folder import CURVES, REPORT
-from .options import data_root_option, json_option, out_option, run_argument, seed_option
+from .options import (
+    count_option,
+    data_root_option,
+    json_option,
+    out_option,
+    run_argument,
+    seed_option,
+)
 from .output import MAX_CELL, print_line, print_table
 
 if TYPE_CHECKING:
@@ -23,13 +30,7 @@ if TYPE_CHECKING:
     default="",
     help="Metrics by name.  [default: all of genkit's own that apply]",
 )
-@click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    default=10_000,
-    show_default=True,
-    help="Number of samples, and of held-out images.",
-)
+@count_option("Number of samples, and of held-out images.", 10_000)
 @seed_option("Seed of the samples.")
 @data_root_option
 @json_option

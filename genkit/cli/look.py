@@ -14,6 +14,7 @@ from ..storage.folder import (
 )
 from .options import (
     MAX_LABELS,
+    count_option,
     data_root_option,
     labels_option,
     out_option,
@@ -26,9 +27,7 @@ from .output import print_line
 
 @click.command()
 @run_argument
-@click.option(
-    "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Number of images."
-)
+@count_option("Number of images.", 16)
 @seed_option("The same seed draws the same images.")
 @out_option(
     ".png for a grid, .npy for a uint8 array (N, H, W) or (N, H, W, C), no suffix for a folder of "
@@ -49,11 +48,7 @@ def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | Non
 
 @click.command()
 @run_argument
-@click.option(
-    "--count",
-    type=click.IntRange(min=1),
-    help="Number of images.  [default: 10, or all that are held out if they are fewer]",
-)
+@count_option("Number of images.  [default: 10, or all that are held out if they are fewer]", None)
 @data_root_option
 @out_option("PNG file.", RECONSTRUCTIONS)
 def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path | None) -> None:
@@ -72,16 +67,8 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
 
 @click.command()
 @run_argument
-@click.option(
-    "--pairs",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Pairs of latent codes, one row of images per pair.",
-)
-@click.option(
-    "--steps", type=click.IntRange(min=2), default=10, show_default=True, help="Images in a row."
-)
+@count_option("Pairs of latent codes, one row of images per pair.", 8, name="--pairs")
+@count_option("Images in a row.", 10, least=2, name="--steps")
 @seed_option("The same seed draws the same latent codes.")
 @labels_option("Classes for a conditional model, one per pair, repeated in turn until --pairs.")
 @out_option("PNG file.", INTERPOLATION.format(seed="S"))
@@ -110,13 +97,7 @@ def interpolate(
     show_default=True,
     help="How codes of more than two numbers are projected.",
 )
-@click.option(
-    "--count",
-    type=click.IntRange(min=4),
-    default=2000,
-    show_default=True,
-    help="Held-out images, or all if they are fewer.",
-)
+@count_option("Held-out images, or all if they are fewer.", 2000, least=4)
 @seed_option("Seed of the choice of images, and of t-SNE.")
 @data_root_option
 @out_option("PNG file.", LATENT_MAP.format(method="METHOD"))

@@ -39,6 +39,15 @@ def seed_option(what: str) -> Callable[[Decorated], Decorated]:
     )
 
 
+def count_option(
+    what: str, default: int | None, *, least: int = 1, name: str = "--count"
+) -> Callable[[Decorated], Decorated]:
+    """A whole number; where ``default`` is None, ``what`` describes the default."""
+    shown = default is not None
+    kind = click.IntRange(min=least)
+    return click.option(name, type=kind, default=default, show_default=shown, help=what)
+
+
 def labels_option(what: str) -> Callable[[Decorated], Decorated]:
     """``--labels``, for :func:`parse_labels`."""
     return click.option("--labels", metavar="LABEL,LABEL", help=f"{what}  [default: all of them]")

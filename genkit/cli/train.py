@@ -8,7 +8,7 @@ import click
 
 from ..hookspecs import ModelEntry
 from ..plugins.registry import discover
-from .options import config_options, data_root_option, run_argument, typed
+from .options import config_options, count_option, data_root_option, run_argument, typed
 
 REPLACED = {"--tensorboard": "--callbacks tensorboard"}
 """Options of earlier versions, and what to type now."""
@@ -117,10 +117,10 @@ def train() -> None:
 
 @click.command()
 @run_argument
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=1),
-    help="The total to reach, not the number to add.  [default: the total of the run]",
+@count_option(
+    "The total to reach, not the number to add.  [default: the total of the run]",
+    None,
+    name="--iterations",
 )
 @data_root_option
 @click.option(

@@ -65,7 +65,8 @@ def _run_cells(run: Any) -> tuple[str, ...]:
 @click.argument("kind", metavar="[KIND]", type=click.Choice(KINDS), required=False)
 @json_option
 def list_kind(kind: str | None, as_json: bool) -> None:
-    """List what is installed of a KIND: models, datasets, metrics, callbacks or plugins.
+    """List what is installed of a KIND: models, datasets, metrics, callbacks, classifiers or
+    plugins.
 
     Without KIND, print how many there are of each. Listing the plugins imports none of them.
     """

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import genkit
+
+MAX_PIXELS = 2**28
+"""Of a sample grid."""
 
 
 class TensorBoard(genkit.Callback):
@@ -43,7 +45,7 @@ class TensorBoard(genkit.Callback):
             self._writer.add_scalar(f"alarm/{name}", figures[name], step)
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
-        with Image.open(path) as grid:
+        with genkit.open_image(path, ["PNG"], MAX_PIXELS) as grid:
             self._writer.add_image(
                 "samples", np.asarray(grid.convert("RGB")), step, dataformats="HWC"
             )

@@ -76,6 +76,11 @@ class TinyGAN(genkit.Trainer):
         return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, up to eight: some tests mostly wait."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -27,7 +27,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .peers import CONTENDERS
+from .peers import CONTENDERS, contenders as contenders_of
+from .work import GRAPH_STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +49,10 @@ class Contender:
     rates: list[float] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
     peak: float = 0.0
-    gpu_peak: float | None = None
+    gpu: dict[str, float | None] = field(default_factory=dict)
+    """MiB on the GPU, see :func:`benchmarks.contender.gpu_memory`."""
+    taken: float | None = None
+    """``taken GPU MiB`` before others worked."""
     utilisation: list[float] = field(default_factory=list)
     """Of the GPU, per cent, read during the turns."""
 
@@ -62,11 +66,7 @@ class Contender:
         if not line:
             raise BrokenContenderError(self.why())
         answer = json.loads(line)
-        self.losses, self.peak, self.gpu_peak = (
-            answer["losses"],
-            answer["peak MiB"],
-            answer["peak GPU MiB"],
-        )
+        self.losses, self.peak, self.gpu = answer["losses"], answer["peak MiB"], answer["GPU"]
         return float(answer["seconds"])
 
     def why(self) -> str:
@@ -94,14 +94,23 @@ def start(
     name: str, model: str, target: str, images: Path, arguments: argparse.Namespace
 ) -> Contender | str:
     """A contender that is ready, or why there is none."""
+    contender = launch(name, model, target, images, arguments)
+    return wait_until_ready(contender) or contender
+
+
+def launch(
+    name: str, model: str, target: str, images: Path, arguments: argparse.Namespace
+) -> Contender:
+    """A contender whose process has begun to import and to build."""
     device, threads = arguments.device, arguments.threads
     environment = os.environ | {
         "BENCH_BATCH": str(arguments.batch),
         "OMP_NUM_THREADS": str(threads),
-        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        if device == "cpu"
-        else "0",
+        "CUDA_VISIBLE_DEVICES": os.environ.get(
+            "CUDA_VISIBLE_DEVICES", "" if device == "cpu" else "0"
+        ),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen=true intra_op_parallelism_threads={threads}",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the others live beside it
         "JAX_PLATFORMS": "cpu" if device == "cpu" else "cuda",
         "PYTHONWARNINGS": "ignore",
     }
@@ -125,22 +134,27 @@ def start(
         stderr=errors,
         text=True,
     )
-    contender = Contender(name, process, errors)
-    assert process.stdout is not None
-    line = process.stdout.readline()
+    return Contender(name, process, errors)
+
+
+def wait_until_ready(contender: Contender) -> str:
+    """Wait until it can be asked; empty, or why it has ended."""
+    assert contender.process.stdout is not None
+    line = contender.process.stdout.readline()
     if not line:
         return contender.why()
     contender.ready = json.loads(line)
-    return contender
+    return ""
 
 
 def prepare(contender: Contender, seconds: float) -> None:
     """Let it compile or capture what it will, and find how many steps take about ``seconds``."""
     contender.first = contender.ask(2)
-    contender.ask(20)
-    rate = 20 / contender.ask(20)
-    contender.steps = max(20, int(seconds * rate) // 20 * 20)
+    contender.ask(GRAPH_STEPS)
+    rate = GRAPH_STEPS / contender.ask(GRAPH_STEPS)
+    contender.steps = max(1, int(seconds * rate) // GRAPH_STEPS) * GRAPH_STEPS
     contender.ask(contender.steps)  # another number of steps may be compiled separately
+    contender.taken = contender.gpu.get("taken GPU MiB")
 
 
 def measure(contenders: list[Contender], rounds: int) -> None:
@@ -156,8 +170,8 @@ def measure(contenders: list[Contender], rounds: int) -> None:
 
 @contextlib.contextmanager
 def utilisation() -> Iterator[list[float]]:
-    """Per cent of the time in which a kernel ran on the first GPU, read while the body runs, where
-    it can be.
+    """Per cent of the time in which a kernel ran on the first visible GPU, read while the body
+    runs, where it can be.
     """
     read: list[float] = []
     if shutil.which("nvidia-smi") is None:
@@ -166,7 +180,7 @@ def utilisation() -> Iterator[list[float]]:
     query = [
         "nvidia-smi",
         "-i",
-        "0",
+        os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         "--query-gpu=utilization.gpu",
         "--format=csv,noheader,nounits",
         "-lms",
@@ -184,7 +198,7 @@ def utilisation() -> Iterator[list[float]]:
 def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str, Any]:
     """All contenders of one model."""
     contenders, absent = [], {}
-    for name, target in CONTENDERS[model].items():
+    for name, target in contenders_of(model, arguments.device).items():
         if arguments.peers and not any(
             part.lower() in name.lower() for part in arguments.peers.split(",")
         ):
@@ -207,27 +221,33 @@ def compare(model: str, arguments: argparse.Namespace, images: Path) -> dict[str
         for contender in contenders:
             contender.end()
     ours = next((c for c in contenders if c.name == "genkit"), None)
-    rows = {}
-    for c in contenders:
-        row = {
-            "it/s": round(statistics.median(c.rates), 1),
-            "lowest": round(min(c.rates), 1),
-            "highest": round(max(c.rates), 1),
-            "images/s": round(arguments.batch * statistics.median(c.rates)),
-            "set up (s)": round(c.ready["set up (s)"], 2),
-            "first two steps (s)": round(c.first, 2),
-            "peak MiB": round(c.peak),
-            "peak GPU MiB": None if c.gpu_peak is None else round(c.gpu_peak),
-            "GPU utilisation (%)": statistics.median(c.utilisation) if c.utilisation else None,
-            "losses": {name: round(value, 3) for name, value in c.losses.items()},
-            "versions": c.ready["versions"],
-            "rates": [round(rate, 2) for rate in c.rates],
-        }
-        if ours:
-            ratios = [mine / theirs for mine, theirs in zip(ours.rates, c.rates, strict=True)]
-            row["genkit is times as fast"] = round(statistics.median(ratios), 3)
-        rows[c.name] = row
+    rows = {c.name: describe(c, ours, arguments.batch) for c in contenders}
     return {"contenders": rows, "absent": absent}
+
+
+def describe(c: Contender, ours: Contender | None, batch: int) -> dict[str, Any]:
+    """What was measured of a contender, and how many times as fast ``ours`` is."""
+    row = {
+        "it/s": round(statistics.median(c.rates), 1),
+        "lowest": round(min(c.rates), 1),
+        "highest": round(max(c.rates), 1),
+        "images/s": round(batch * statistics.median(c.rates)),
+        "set up (s)": round(c.ready["set up (s)"], 2),
+        "first two steps (s)": round(c.first, 2),
+        "peak MiB": round(c.peak),
+        **{
+            name: None if value is None else round(value)
+            for name, value in (c.gpu | {"taken GPU MiB": c.taken}).items()
+        },
+        "GPU utilisation (%)": statistics.median(c.utilisation) if c.utilisation else None,
+        "losses": {name: round(value, 3) for name, value in c.losses.items()},
+        "versions": c.ready["versions"],
+        "rates": [round(rate, 2) for rate in c.rates],
+    }
+    if ours:
+        ratios = [mine / theirs for mine, theirs in zip(ours.rates, c.rates, strict=True)]
+        row["genkit is times as fast"] = round(statistics.median(ratios), 3)
+    return row
 
 
 def show(model: str, batch: int, result: dict[str, Any]) -> None:

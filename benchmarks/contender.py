@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def main(model: str, target: str, images: str, device: str, threads: str) -> Non
     work = Work(model, np.load(Path(images), allow_pickle=False), device, int(threads))
     start = time.perf_counter()
     make = importlib.import_module(module).make
+    free_before = free_on_gpu(device)
     loop, made_of = make(work, backend) if backend else make(work)
     ready = {"set up (s)": time.perf_counter() - start, "versions": made_of}
     print(json.dumps(ready), file=answers, flush=True)
@@ -35,15 +37,35 @@ def main(model: str, target: str, images: str, device: str, threads: str) -> Non
             "seconds": seconds,
             "losses": losses,
             "peak MiB": peak,
-            "peak GPU MiB": peak_on_gpu(device),
+            "GPU": gpu_memory(device, free_before),
         }
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def peak_on_gpu(device: str) -> float | None:
-    """The most that torch held there at a time, MiB; None where nothing can say."""
-    torch = sys.modules.get("torch")
-    return None if device == "cpu" or torch is None else torch.cuda.max_memory_allocated() / 2**20
+def torch_of(device: str) -> Any:
+    """torch, where the contender uses it and the device is a GPU; else None."""
+    return None if device == "cpu" else sys.modules.get("torch")
+
+
+def free_on_gpu(device: str) -> float | None:
+    """Free memory of the GPU, MiB, once torch has its context there; None without torch."""
+    if (torch := torch_of(device)) is None:
+        return None
+    torch.cuda.set_device(device if ":" in device else 0)
+    return torch.cuda.mem_get_info()[0] / 2**20
+
+
+def gpu_memory(device: str, free_before: float | None) -> dict[str, float | None]:
+    """MiB: the most that tensors took at a time, what torch's allocator holds, and by how much the
+    free memory fell. The last counts graphs and kernels, but also what others took meanwhile.
+    """
+    if (torch := torch_of(device)) is None or free_before is None:
+        return {"peak GPU MiB": None, "reserved GPU MiB": None, "taken GPU MiB": None}
+    return {
+        "peak GPU MiB": torch.cuda.max_memory_allocated() / 2**20,
+        "reserved GPU MiB": torch.cuda.memory_reserved() / 2**20,
+        "taken GPU MiB": free_before - torch.cuda.mem_get_info()[0] / 2**20,
+    }
 
 
 if __name__ == "__main__":

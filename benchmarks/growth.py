@@ -32,6 +32,8 @@ WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
 IMAGES = (1_000, 10_000, 60_000, 250_000, 1_000_000)
 BATCH, COUNT = 128, 60_000
 LOG_INTERVAL = 100
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+"""Milliseconds; those near what was measured are drawn."""
 
 
 def prepare(model: str, device: str, images: int, batch: int, **config: Any) -> Training:
@@ -86,13 +88,15 @@ def plot(result: dict[str, Any], path: Path) -> None:
         "width": "units of the hidden layers",
         "dataset": "images in the dataset",
     }
+    measured = [value for key in panels for value in result[key].values()]
+    ticks = [tick for tick in TICKS if min(measured) / 2 <= tick <= max(measured) * 2]
     for axis, (key, label) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
         values = {int(x): y for x, y in result[key].items()}
         axis.plot(list(values), list(values.values()), marker="o", color="#1f5fa8", linewidth=1.3)
         axis.set(xscale="log", yscale="log", xlabel=label)
         for one in (axis.xaxis, axis.yaxis):
             one.set_major_formatter(plain)
-        axis.set_yticks([1, 2, 5, 10, 20, 50])
+        axis.set_yticks(ticks)
         axis.minorticks_off()
         axis.grid(alpha=0.25, which="both")
         axis.spines[["top", "right"]].set_visible(False)
@@ -133,7 +137,7 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.growth", *sys.argv[1:]]),
         "versions": {"genkit": genkit.__version__, "torch": torch.__version__},
         "model": model,
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
     }
     for name, (values, make) in series.items():

@@ -5,6 +5,9 @@
 Start-up is that of a command in a new process, beside a Python that imports torch, loads the same
 images and makes one Adam step. What logging, progress, grids and checkpoints take is measured
 within one training: the seconds outside the engine over those inside.
+
+All of it is for the CPU, where a step is done when the call returns. Check 9 of ``python -m
+benchmarks.gpu`` measures the same on a GPU.
 """
 
 import argparse

@@ -16,6 +16,8 @@ EPSILON = 1e-7
 SLOPE = 0.01
 VAE_HIDDEN, VAE_LATENT = 512, 20
 AE_HIDDEN, AE_LATENT = 512, 32
+GRAPH_STEPS = 32
+"""Steps in a CUDA graph of a peer; all but the first two steps are asked for in multiples of it."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """A name or a class → a trainer that is built."""
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .config import Config
 from .errors import ContractError, UsageError
@@ -84,13 +86,39 @@ def build(
         raise ContractError(f"{trainer.__name__} has no self.generator that is a genkit.Generator")
     if not built.optimizers:
         raise ContractError(f"{trainer.__name__} has no optimizer in self.optimizers")
+    buffers = {id(buffer): name for name, buffer in built.named_buffers()}
     built.to(device).train()
-    for optimizer in built.optimizers.values():  # some fill their state before the move
-        for parameter, values in optimizer.state.items():
+    for optimizer in built.optimizers.values():
+        _move_options(optimizer, built, buffers)
+        for parameter, values in optimizer.state.items():  # some fill it before the move
             for key, value in values.items():
                 if isinstance(value, Tensor) and value.dim():
                     values[key] = value.to(parameter.device)
     return built
+
+
+def _move_options(optimizer: Optimizer, trainer: Trainer, buffers: Mapping[int, str]) -> None:
+    """Bring the tensors among an optimizer's options, a scheduled rate for example, to the device.
+
+    One that was a buffer is the trainer's again: moving replaces buffers, and the optimizer would
+    go on reading the old one.
+
+    Args:
+        optimizer: one of the trainer's.
+        trainer: after the move.
+        buffers: the names of the trainer's buffers before, by id.
+    """
+
+    def moved(value: object) -> object:
+        if isinstance(value, tuple):  # betas
+            return tuple(moved(part) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        name = buffers.get(id(value))
+        return trainer.get_buffer(name) if name else value.to(trainer.iteration.device)
+
+    for group in optimizer.param_groups:
+        group.update({key: moved(value) for key, value in group.items() if key != "params"})
 
 
 def _kebab(name: str) -> str:

@@ -47,6 +47,10 @@ class Environment(Config):
     threads: Annotated[int, BeforeValidator(_usable_threads)] = 0
     kernels: Text = "torch"
     """Older runs knew no others."""
+    cudnn_deterministic: Text = ""
+    """``on`` or ``off``; on a CUDA device only."""
+    tf32: Text = ""
+    """``on`` or ``off``; on a CUDA device only."""
     engine: Text = ""
     """``graph`` or ``eager``; an older genkit put the reason behind it, in brackets."""
     fallback_reason: Text = ""
@@ -82,7 +86,7 @@ def current_environment(device: torch.device, model: ModelInfo, **engine: str) -
     Args:
         device: what is trained on.
         model: what is trained.
-        engine: ``kernels``, ``engine`` and ``fallback_reason``.
+        engine: ``kernels``, ``engine`` and ``fallback_reason``, and the settings of CUDA.
     """
     installed = f"{model.distribution} {model.version}"
     return Environment(

@@ -4,14 +4,13 @@
 here.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer, optimizer as torch_optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from .errors import ContractError, nearest
 
@@ -99,7 +98,7 @@ def step_optimizers(optimizers: Mapping[str, Optimizer], gradients: Gradients) -
     for name, pairs in gradients.items():
         for parameter, gradient in pairs:
             parameter.grad = gradient
-        _step(optimizers[name])
+        optimizers[name].step()
         for parameter, _ in pairs:
             parameter.grad = None
 
@@ -115,6 +114,10 @@ def gradient_norm(pairs: Sequence[tuple[Tensor, Tensor | None]]) -> float:
     return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
 
 
+FUSED_EVERYWHERE = (Adam, AdamW, SGD)
+"""Optimizers with a fused kernel on every device; that of Adagrad is for the CPU alone."""
+
+
 def prefer_fused(optimizers: Mapping[str, Optimizer]) -> None:
     """Let every optimizer with a fused kernel, and no choice of its own, use it: the same update in
     one call.
@@ -123,11 +126,26 @@ def prefer_fused(optimizers: Mapping[str, Optimizer]) -> None:
         for group in optimizer.param_groups:
             undecided = all(group.get(key, True) is None for key in ("fused", "foreach"))
             if undecided and not group.get("differentiable"):
-                group["fused"] = all(
-                    torch.is_floating_point(p) and _is_dense(p) for p in group["params"]
-                )
+                group["fused"] = all(_fits_fused(optimizer, p) for p in group["params"])
             if "capturable" in group and all(p.is_cuda for p in group["params"]):
                 group["capturable"] = True  # for every engine, so that all compute the same bits
+            if group.get("fused") or group.get("capturable"):
+                _move_counts(optimizer, group["params"])
+
+
+def _fits_fused(optimizer: Optimizer, parameter: Tensor) -> bool:
+    there = isinstance(optimizer, FUSED_EVERYWHERE) or parameter.device.type == "cpu"
+    return there and torch.is_floating_point(parameter) and _is_dense(parameter)
+
+
+def _move_counts(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Bring the counts of steps to the parameters: some optimizers make them on the CPU at once,
+    and kernels read them on the device.
+    """
+    for parameter in parameters:
+        held = optimizer.state.get(parameter, {})
+        if isinstance(count := held.get("step"), Tensor):
+            held["step"] = count.to(parameter.device)
 
 
 def _align(
@@ -168,31 +186,3 @@ def _is_dense(tensor: Tensor) -> bool:
             return False
         expected *= size
     return True
-
-
-_GLOBAL_HOOKS: tuple[Any, ...] = (
-    torch_optimizer._global_optimizer_pre_hooks,
-    torch_optimizer._global_optimizer_post_hooks,
-)
-
-
-def _step(optimizer: Optimizer) -> None:
-    """``optimizer.step()``; for torch's optimizers without the profiler range and hook look-ups
-    around it.
-
-    Those cost a small network 7 % of its iteration on a CPU. An optimizer that has hooks, is
-    patched (as by a scheduler), is differentiable, or is not torch's, is stepped by its public
-    method.
-    """
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        *_GLOBAL_HOOKS,
-    )
-    hooked = any(hooks) or "step" in vars(optimizer)
-    of_torch = type(optimizer).__module__.startswith("torch.optim.")
-    if hooked or not of_torch or optimizer.defaults.get("differentiable"):
-        optimizer.step()
-    else:
-        with torch.no_grad():
-            inspect.unwrap(type(optimizer).step)(optimizer)

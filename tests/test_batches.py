@@ -11,7 +11,7 @@ from torch import Tensor
 import genkit
 from genkit.config import TrainOptions
 from genkit.data.datasets import Split, from_images
-from genkit.data.loader import Loader, Order, Resident, Streamed, iterate_batches
+from genkit.data.loader import Loader, Order, Resident, Streamed, _HostBuffer, iterate_batches
 from genkit.models import build
 from genkit.storage import state
 from genkit.storage.state import snapshot
@@ -93,19 +93,19 @@ def test_a_stream_gives_the_batches_of_resident_images() -> None:
         assert ours.labels.equal(theirs.labels)
 
 
-def test_a_stream_gathers_ahead() -> None:
+def test_a_stream_gathers_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the images of a window are used, those of the next one come, even past the last step
     asked for.
     """
     loader = Streamed(split(), Order(50, 4, seed=3), CPU, chunk=3)
     gathered = []
-    plain = loader._gather
+    gather = _HostBuffer.gather
 
-    def watched(indices: Tensor) -> tuple[Tensor, Tensor | None]:
+    def watched(buffer: _HostBuffer, indices: Tensor) -> _HostBuffer:
         gathered.append(threading.current_thread().name)
-        return plain(indices)
+        return gather(buffer, indices)
 
-    loader._gather = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(_HostBuffer, "gather", watched)
     for _ in range(3):
         list(loader.windows(0, 0))
     for first in (0, 6, 12):

@@ -46,3 +46,19 @@ CONTENDERS: dict[str, dict[str, str]] = {
     },
 }
 """Model → contender → module, and the backend behind a colon."""
+
+CUDA_CONTENDERS: dict[str, dict[str, str]] = {
+    "simple-gan": {
+        "genkit, TF32": "benchmarks.peers.genkit_engine:tf32",
+        "PyTorch, hand-written, CUDA graph": "benchmarks.peers.pytorch_careful:graph",
+        "PyTorch, torch.compile(mode='reduce-overhead')": "benchmarks.peers.pytorch_compiled",
+        "JAX, jit(lax.scan), TF32": "benchmarks.peers.jax_scan:tf32",
+    }
+}
+"""Those that only a CUDA device can run: on a CPU they are not started, and ``make`` says why."""
+
+
+def contenders(model: str, device: str) -> dict[str, str]:
+    """Those of a model on a device, as in :data:`CONTENDERS`."""
+    only_there = CUDA_CONTENDERS.get(model, {}) if device.startswith("cuda") else {}
+    return CONTENDERS[model] | only_there

@@ -1,8 +1,10 @@
-"""genkit's engine as `genkit train` runs it, losses and all; without grids, checkpoints and log
-files.
+"""genkit's engine as `genkit train` runs it: at the end of each log interval it reads the losses
+and looks for what is not finite. Without grids, checkpoints and log files.
 """
 
 from functools import partial
+
+import torch
 
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
@@ -36,15 +38,29 @@ class Loop:
 
     def run(self, steps: int) -> dict[str, float]:
         training = self.training
-        goal = training.step + steps
-        while training.step < goal:  # by windows, as the loop does
-            training.run(min(100 - training.step % 100, goal - training.step))
-        return training.means()
+        goal, means = training.step + steps, {}
+        while training.step < goal:  # by windows, as the loop does; both lines below wait
+            interval = training.options.log_interval
+            training.run(min(interval - training.step % interval, goal - training.step))
+            means = training.means()
+            if bad := training.not_finite():
+                raise RuntimeError(bad)
+        return means
 
 
 def make(work: Work, how: str = "auto") -> Made:
-    """As by default, or with torch's kernels (``torch``), or by the engine eager with them."""
+    """As by default; with torch's kernels (``torch``); by the engine eager with them (``eager``);
+    or, on CUDA, with matrix products in TF32 (``tf32``).
+    """
     if how == "torch" and work.device != "cpu":
         raise RuntimeError("on a GPU all kernels are torch's")
-    loop = Loop(work, "eager" if how == "eager" else "auto", "auto" if how == "auto" else "torch")
+    if how == "tf32" and work.device == "cpu":
+        raise RuntimeError("TF32 needs a CUDA device")
+    loop = Loop(
+        work,
+        "eager" if how == "eager" else "auto",
+        "torch" if how in ("torch", "eager") else "auto",
+    )
+    if how == "tf32":  # after Training.prepare, which has settings of its own
+        torch.backends.cuda.matmul.allow_tf32 = True
     return loop, versions("genkit-torch", "torch")

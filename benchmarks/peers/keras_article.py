@@ -84,6 +84,8 @@ def make(work: Work, backend: str) -> Made:
 
         tensorflow.config.threading.set_intra_op_parallelism_threads(work.threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(work.threads)
+        if work.device != "cpu" and not tensorflow.config.list_physical_devices("GPU"):
+            raise RuntimeError("this TensorFlow sees no GPU, and would train on the CPU")
     name = {"torch": "torch", "tensorflow": tensorflow_name, "jax": "jax"}[backend]
     return Loop(work), versions("keras", name() if callable(name) else name)
 

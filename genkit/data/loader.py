@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from ..rng import derive_seed
 from .datasets import Split
 from .images import from_uint8
 
+cuda: Any = torch.cuda  # whose annotations change from release to release
 CHUNK_BYTES = 2**26
 """Images that a stream copies to the device at a time; as many wait on the host."""
 CHUNK_STEPS = 256
@@ -110,7 +111,10 @@ class Resident(_OnDevice):
         self.labels = None if split.labels is None else split.labels.to(device)
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
-        yield self._order.indices(first, steps).to(self._device)
+        indices = self._order.indices(first, steps)
+        if self._device.type == "cuda":  # from pinned memory, nothing waits for the copy
+            indices = indices.pin_memory()
+        yield indices.to(self._device, non_blocking=True)
 
     def close(self) -> None:
         """There is nothing to release."""
@@ -121,7 +125,8 @@ class Streamed(_OnDevice):
     """Streams a split that is too large for the device.
 
     While steps are made, a thread gathers the next images in pinned memory. The images of every
-    window lie at the same address on the device, where a captured graph finds them.
+    window lie at the same address on the device, where a captured graph finds them, so a window is
+    copied when the steps before are done.
 
     Args:
         split: the images, on the host.
@@ -145,49 +150,72 @@ class Streamed(_OnDevice):
         )
         self._local = torch.arange(room, device=device).view(self.chunk, order.per_step)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="genkit-stream")
-        self._next: tuple[int, int, Future[tuple[Tensor, Tensor | None]]] | None = None
+        self._buffers = [_HostBuffer(split, room, device) for _ in range(2)]
+        self._next: tuple[int, int, Future[_HostBuffer]] | None = None
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
         end = first + steps
         while first < end:
             count = min(self.chunk, end - first)
-            images, labels = self._gathered(first, count)
-            self.images[: len(images)].copy_(images, non_blocking=True)
-            if self.labels is not None and labels is not None:
-                self.labels[: len(labels)].copy_(labels, non_blocking=True)
+            buffer, rows = self._gathered(first, count), count * self._order.per_step
+            buffer.copy_to(self.images, self.labels, rows)
+            self._buffers.reverse()  # the next images go to the other one, while this is copied
             first += count
             # Beyond the last requested step, the next window is gathered: it is likely requested.
             ahead = min(self.chunk, end - first) or count
             self._next = (
                 first,
                 ahead,
-                self._thread.submit(self._gather, self._order.indices(first, ahead)),
+                self._thread.submit(self._buffers[0].gather, self._order.indices(first, ahead)),
             )
             yield self._local[:count]
 
-    def _gathered(self, first: int, count: int) -> tuple[Tensor, Tensor | None]:
-        if self._next is not None and self._next[0] == first and self._next[1] >= count:
-            images, labels = self._next[2].result()
-            rows = count * self._order.per_step
-            return images[:rows], None if labels is None else labels[:rows]
-        return self._gather(self._order.indices(first, count))
-
-    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images ``(steps * B, C, H, W)`` and labels of steps, in memory that the device copies
-        from.
-        """
-        index = indices.flatten().numpy()
-        # numpy's take, because it releases the interpreter lock.
-        images = torch.from_numpy(np.take(self._split.images.numpy(), index, axis=0))
-        labels = None if self._split.labels is None else self._split.labels[indices.flatten()]
-        if self._device.type == "cuda":
-            with torch.cuda.device(self._device):
-                return images.pin_memory(), None if labels is None else labels.pin_memory()
-        return images, labels
+    def _gathered(self, first: int, count: int) -> "_HostBuffer":
+        if self._next is not None:
+            start, ahead, future = self._next
+            buffer = future.result()  # also where it is of no use: one thread writes at a time
+            if start == first and ahead >= count:
+                return buffer
+        return self._buffers[0].gather(self._order.indices(first, count))
 
     def close(self) -> None:
         self._next = None
         self._thread.shutdown(cancel_futures=True)
+
+
+@final
+class _HostBuffer:
+    """Images and labels of a window on the host, in memory that a CUDA device copies from."""
+
+    def __init__(self, split: Split, room: int, device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self._split = split
+        shape = (room, *split.images.shape[1:])
+        self._images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        self._labels = torch.empty(room, dtype=torch.int64, pin_memory=pinned)
+        self._copied: Any = cuda.Event() if pinned else None
+        """Recorded behind the last copy to the device."""
+
+    def gather(self, indices: Tensor) -> "_HostBuffer":
+        """Take the samples of steps, int64 ``(steps, B)``."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        index = indices.flatten().numpy()
+        # numpy's take, because it releases the interpreter lock.
+        images = self._images[: len(index)].numpy()
+        np.take(self._split.images.numpy(), index, axis=0, out=images, mode="clip")
+        if self._split.labels is not None:
+            labels = self._labels[: len(index)].numpy()
+            np.take(self._split.labels.numpy(), index, out=labels, mode="clip")
+        return self
+
+    def copy_to(self, images: Tensor, labels: Tensor | None, rows: int) -> None:
+        """Copy the first ``rows`` samples to the device, behind the steps that are under way."""
+        images[:rows].copy_(self._images[:rows], non_blocking=True)
+        if labels is not None:
+            labels[:rows].copy_(self._labels[:rows], non_blocking=True)
+        if self._copied is not None:
+            self._copied.record(cuda.current_stream(images.device))
 
 
 def iterate_batches(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:

@@ -14,8 +14,10 @@ from ..data.loader import Loader
 from ..errors import DeviceError
 from ..interfaces import Batch, Metrics, Trainer
 from ..rng import Rng
+from .kernels import TORCH, Choice
 
 Kind = Literal["eager", "graph"]
+Precision = Literal["fp32", "bf16"]
 ShouldStop = Callable[[], bool]
 
 
@@ -24,9 +26,7 @@ def never_stop() -> bool:
     return False
 
 
-def advance(
-    trainer: Trainer, batch: Batch, rng: Rng, precision: Literal["fp32", "bf16"] = "fp32"
-) -> Metrics:
+def advance(trainer: Trainer, batch: Batch, rng: Rng, precision: Precision = "fp32") -> Metrics:
     """Make one update and count it: the only place where a training calls ``step``."""
     with _autocast(trainer, precision):
         metrics = trainer.step(batch, rng)
@@ -53,10 +53,11 @@ class Work:
     rng: Rng
     per_step: int
     """Samples of a step: ``batches_per_step`` times the batch size."""
-    kernels: str = "torch"
-    """``torch`` or ``onednn``."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    kernels: Choice = TORCH
+    precision: Precision = "fp32"
     memory_format: torch.memory_format = torch.contiguous_format
+    window: int = 1
+    """Steps that windows are made of: a replay of as many, or of a divisor, leaves none over."""
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +80,8 @@ class Stepper(Protocol):
     kind: Kind
     fallback_reason: str
     """Why steps are not captured where that was tried or asked for; else empty."""
+    kernels: str
+    """``torch`` or ``onednn``: those that its steps have."""
 
     @property
     def names(self) -> tuple[str, ...]:

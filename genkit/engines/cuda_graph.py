@@ -4,22 +4,30 @@ Small networks on a GPU are bound by the launches of their kernels. A graph laun
 of K steps at once. It computes the very bits that the same steps compute when Python runs them.
 """
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 
-from ..rng import Rng
+from ..errors import ContractError, first_line
+from ._torch_internals import register_generator
 from .base import Kind, ShouldStop, Work
+from .recording import Recording, record
 
 cuda: Any = torch.cuda  # whose annotations change from release to release
-TARGET_SECONDS = 5e-3
+TARGET_SECONDS = 2e-3
 """How long a replay of K steps should take: long beside a launch, short beside a log interval."""
 MAX_STEPS = 128
+MAX_OPERATIONS = 20_000
+"""Of a graph: to instantiate one takes some microseconds for each."""
 WARM_UP = 3
 """Steps before capture, as CUDA graphs ask for; they are undone."""
+REPLAYS_AHEAD = 2
+"""Replays that may be under way: with more, an interrupt would take longer to be heard."""
 
 
 class Capture(Protocol):
@@ -29,45 +37,98 @@ class Capture(Protocol):
         """Do the work as often as it takes before it can be captured."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What repeats the work; whether it was also done once meanwhile is left open."""
+        """What repeats the work; whether it was also done once meanwhile is left open.
+
+        Raises:
+            ContractError: it cannot be captured; random streams are usable as before.
+        """
 
     def seconds(self, replay: Callable[[], None]) -> float:
         """How long a replay takes, measured."""
 
+    def keep_pace(self) -> None:
+        """Called after each replay: wait until few enough are under way."""
+
 
 @final
 class CudaCapture:
-    """Work on a CUDA device as a CUDA graph; the graphs of one instance share their memory."""
+    """Work on a CUDA device as a CUDA graph; the graphs of one instance share their memory.
 
-    def __init__(self, rng: Rng) -> None:
-        self._generator = rng.generator
-        self._device = rng.device
+    No tensor that is made while capturing may be kept: the graphs of one pool overwrite each
+    other's.
+    """
+
+    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
+        self._generator = generator
+        self._device = device
         self._pool = cuda.graph_pool_handle()
+        # One for warming up and capturing, so that what libraries keep for a stream is there.
+        self._stream = cuda.Stream(device)
+        self._under_way: deque[Any] = deque()
 
     def warm_up(self, work: Callable[[], None]) -> None:
-        stream = cuda.Stream(self._device)
-        stream.wait_stream(cuda.current_stream(self._device))
-        with cuda.stream(stream):
+        current = cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with cuda.device(self._device), cuda.stream(self._stream):
             for _ in range(WARM_UP):
                 work()
-        cuda.current_stream(self._device).wait_stream(stream)
+        current.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        graph = cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        # Of this thread alone: another one may be pinning the images of the next window.
-        with cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            work()
+        graph, current = cuda.CUDAGraph(), cuda.current_stream(self._device)
+        register_generator(graph, self._generator)
+        try:
+            # Of this thread alone: another one may be pinning the images of the next window.
+            with (
+                cuda.device(self._device),
+                cuda.graph(
+                    graph,
+                    pool=self._pool,
+                    stream=self._stream,
+                    capture_error_mode="thread_local",
+                ),
+            ):
+                work()
+        except Exception as error:
+            cuda.set_stream(current)  # torch leaves its own where the capture itself fails
+            self._heal_generators()
+            raise ContractError(_first_cause(error)) from error
         replay: Callable[[], None] = graph.replay
         return replay
 
+    def _heal_generators(self) -> None:
+        """Make random streams usable after a failed capture.
+
+        Before torch 2.14 they go on believing that they are captured, and the next draw fails. A
+        copied state does not.
+        """
+        index = self._device.index or 0
+        for generator in (self._generator, cuda.default_generators[index]):
+            generator.graphsafe_set_state(generator.clone_state())
+
     def seconds(self, replay: Callable[[], None], count: int = 20) -> float:
+        replay()  # the first one uploads the graph
         cuda.synchronize(self._device)
         start = time.perf_counter()
         for _ in range(count):
             replay()
         cuda.synchronize(self._device)
         return (time.perf_counter() - start) / count
+
+    def keep_pace(self) -> None:
+        with cuda.device(self._device):
+            event = cuda.Event()
+            event.record()
+        self._under_way.append(event)
+        if len(self._under_way) > REPLAYS_AHEAD:
+            self._under_way.popleft().synchronize()
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong first: the error of the step, not that of the capture which it broke off."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return first_line(error)
 
 
 @final
@@ -78,7 +139,10 @@ class CudaGraphSteps:
         work: what a step is made of; one was made already, so that optimizers have their state.
         names: those of its metrics.
         capture: what captures; None: CUDA graphs. Tests hand in a stand-in.
-        steps: K; None: as many as take about ``TARGET_SECONDS``, at most what the loader brings.
+        steps: K; None: as many as take about ``TARGET_SECONDS`` and divide a window.
+
+    Raises:
+        ContractError: the step reads on the host, or cannot be captured.
     """
 
     kind: Kind = "graph"
@@ -91,21 +155,25 @@ class CudaGraphSteps:
         capture: Capture | None = None,
         steps: int | None = None,
     ) -> None:
-        capture = capture or CudaCapture(work.rng)
+        self._capture = capture or CudaCapture(work.rng.generator, work.device)
         self.names = names
+        self.kernels = work.kernels.captured
         self.replays = 0
         """Graphs launched; a fall-back to Python would leave it where it is."""
         self._step = work.stacked_step
         self._one = self._buffers(1, work)
-        capture.warm_up(lambda: self._make(self._one))
-        self._replay_one = capture.capture(lambda: self._make(self._one))
-        fitting = round(TARGET_SECONDS / capture.seconds(self._replay_one))
-        self.steps_per_replay = steps or min(MAX_STEPS, work.loader.chunk, max(1, fitting))
+        operations = self._check_reads()
+        self._capture.warm_up(lambda: self._make(self._one))
+        self._replay_one = self._capture.capture(lambda: self._make(self._one))
+        if steps is None:
+            fitting = round(TARGET_SECONDS / self._capture.seconds(self._replay_one))
+            steps = steps_per_replay(min(fitting, MAX_OPERATIONS // operations), work.window)
+        self.steps_per_replay = steps
         """K."""
         self._many, self._replay_many = self._one, self._replay_one
-        if self.steps_per_replay > 1:
-            self._many = self._buffers(self.steps_per_replay, work)
-            self._replay_many = capture.capture(lambda: self._make(self._many))
+        if steps > 1:
+            self._many = self._buffers(steps, work)
+            self._replay_many = self._capture.capture(lambda: self._make(self._many))
 
     def _buffers(self, steps: int, work: Work) -> tuple[Tensor, Tensor]:
         """What a graph reads and writes: sample numbers ``(steps, per_step)`` and metrics ``(steps,
@@ -113,6 +181,16 @@ class CudaGraphSteps:
         """
         indices = torch.zeros(steps, work.per_step, dtype=torch.int64, device=work.device)
         return indices, torch.zeros(steps, len(self.names), device=work.device)
+
+    def _check_reads(self) -> int:
+        """Make a step and look for what would break its capture off; how many operations it has.
+
+        A capture that fails leaves CUDA in a state that is hard to heal, so none is begun for a
+        step that is known to fail.
+        """
+        recording: Recording = record(lambda: self._make(self._one), keep=False)[1]
+        recording.check_no_reads()
+        return max(1, recording.count)
 
     def _make(self, buffers: tuple[Tensor, Tensor]) -> None:
         """The work that is captured: a step for each row."""
@@ -139,5 +217,22 @@ class CudaGraphSteps:
                 replay()
                 self.replays += 1
                 wanted.copy_(buffers[1])
+                self._capture.keep_pace()
                 made += size
         return result
+
+
+def steps_per_replay(most: int, window: int) -> int:
+    """The largest number of steps, at most ``most``, that divides a window: no step remains."""
+    most = max(1, min(most, MAX_STEPS))
+    return max(number for number in range(1, most + 1) if window % number == 0)
+
+
+def common_window(intervals: tuple[int, ...], chunk: int) -> int:
+    """Steps that windows are made of, between one event and the next.
+
+    Args:
+        intervals: steps from one log row, grid or checkpoint to the next.
+        chunk: the most steps that the loader brings at a time.
+    """
+    return min(math.gcd(*intervals), chunk)

@@ -15,15 +15,21 @@ from .kernels import kernel_mode
 
 @final
 class EagerSteps:
-    """Python runs every step; the engine that the others are held against."""
+    """Python runs every step; the engine that the others are held against.
+
+    Args:
+        work: what steps are made of.
+        fallback_reason: why they are not captured, where that was to be.
+        kernels: other ones than those that Python's steps have.
+    """
 
     kind: Kind = "eager"
 
-    def __init__(self, work: Work, fallback_reason: str = "") -> None:
+    def __init__(self, work: Work, fallback_reason: str = "", kernels: str = "") -> None:
         self.work = work
         self.fallback_reason = fallback_reason
+        self.kernels = kernels or work.kernels.python
         self.names: tuple[str, ...] = ()
-        self._kernels = kernel_mode(work.kernels)
         self._shared = False
         """Whether a metric is a buffer or parameter itself, which the next step changes."""
 
@@ -31,7 +37,7 @@ class EagerSteps:
         """See :meth:`genkit.engines.base.Stepper.steps`."""
         work = self.work
         values: list[Tensor] = []
-        with self._kernels:
+        with kernel_mode(self.kernels):
             for index in indices.unbind():
                 metrics = advance(work.trainer, work.batch(index), work.rng, work.precision)
                 if not isinstance(metrics, Mapping) or not metrics or tuple(metrics) != self.names:

@@ -34,12 +34,18 @@ def choose_stepper(option: str, work: Work, make: MakeCaptured | None = None) ->
     return FirstSteps(work, make)
 
 
+PYTHON_STEPS = 2
+"""The first steps of a run, always Python's: in the first one optimizers make their state, and some
+models what they keep.
+
+It is a number of the run and not of the process, so that a resumed run changes kernels at the same
+step.
+"""
+
+
 @final
 class FirstSteps:
-    """Python's steps until captured ones were verified; then :attr:`successor` goes on.
-
-    The first step is always Python's: optimizers make their state in it.
-    """
+    """Python's steps until captured ones were verified; then :attr:`successor` goes on."""
 
     kind: Kind = "graph"
     fallback_reason = ""
@@ -47,10 +53,8 @@ class FirstSteps:
     def __init__(self, work: Work, make: MakeCaptured) -> None:
         self._eager = EagerSteps(work)
         self._make = make
-        self._first_step_may_mutate = True
-        """Whether a step may change what is no tensor, and a first step alone is not worth a
-        capture.
-        """
+        self._made = 0
+        self.kernels = self._eager.kernels
         self.successor: Stepper = self
 
     @property
@@ -60,23 +64,25 @@ class FirstSteps:
 
     def steps(self, indices: Tensor, should_stop: ShouldStop) -> Tensor:
         """Make one step by Python, then capture the following ones if this one allows it."""
-        work = self._eager.work
-        before = python_state(work.trainer)
+        trainer, kernels = self._eager.work.trainer, self._eager.work.kernels
+        before = python_state(trainer)
         metrics = self._eager.steps(indices[:1], should_stop)
-        changed = first_difference(before, python_state(work.trainer))
-        alone = len(indices) == 1 and self._first_step_may_mutate and work.loader.chunk > 1
-        if changed and not self._first_step_may_mutate:
+        self._made += 1
+        changed = first_difference(before, python_state(trainer))
+        # A stop does not wait for a capture, unless it decides about kernels.
+        stops = should_stop() and kernels.python == kernels.captured
+        if changed and self._made > 1:
             self._fall_back(changes_message(changed))
-        elif changed or should_stop() or alone:  # some models keep what their first step computed
-            self._first_step_may_mutate = False
-        else:
+        elif not (changed or stops or int(trainer.iteration) < PYTHON_STEPS):
             self._capture(indices)
         return metrics
 
     def _capture(self, indices: Tensor) -> None:
+        work = self._eager.work
+        devices = [work.device.index or 0] if work.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=[]):  # which no step should use, but some do
-                self.successor = capture_and_verify(self._eager, self._make, indices)
+            with torch.random.fork_rng(devices):  # streams that no step should use, but some do
+                self.successor = capture_and_verify(work, self._eager.names, self._make, indices)
         except ContractError as error:
             self._fall_back(str(error))
         except Exception as error:  # noqa: BLE001 (Python runs the steps then)

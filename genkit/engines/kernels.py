@@ -2,36 +2,55 @@
 MKL's.
 
 On a CPU small networks spend their time in float32 matrix products. torch leaves those to MKL,
-which uses half the width of the vector units of processors that are not Intel's; oneDNN uses all of
-it. Its ``tanh`` is as accurate as torch's (eight in 10^8) and takes less than half the time, and
-hardly any where it ends a product.
+which on processors that are not Intel's uses vectors of 256 bits. oneDNN uses 512 where there are
+units for them. Its ``tanh`` is as accurate as torch's (eight in 10^8), takes less than half the
+time, and hardly any where it ends a product.
 
 What is replaced depends on how tensors look and never on timing, so it is the same whoever runs a
-step. Rounding differs from torch's kernels.
+step. Rounding differs from torch's kernels. Handing operations over from Python costs more than
+oneDNN saves, so by default only captured steps have its kernels.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, final
+from pathlib import Path
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import DeviceError
+from ._torch_internals import TorchDispatchMode, onednn_linear
 from .recording import Operation, storage
 
 FEWEST_MULTIPLICATIONS = 2**22
 """Of a matrix product that oneDNN computes; at a smaller one it is no faster."""
 FEWEST_TANHS = 2**14
+FASTER_ON = {("AuthenticAMD", 26)}
+"""Vendor and family of processors on which captured steps of every model of the article were at
+least 10 % faster: the table in docs/benchmarks.md, "Kernels by processor".
+"""
 
 Called = tuple[Callable[..., Tensor], tuple[Any, ...]]
 """A function, and what it is called with."""
 
 
-def choose(option: str, device: torch.device) -> str:
-    """``onednn`` or ``torch``; ``auto`` takes oneDNN's on a CPU with AVX-512.
+class Choice(NamedTuple):
+    """``torch`` or ``onednn``, for each way to run a step."""
+
+    python: str
+    """Of steps that Python runs."""
+    captured: str
+
+
+TORCH = Choice("torch", "torch")
+
+
+def choose(option: str, device: torch.device, engine: str = "auto") -> Choice:
+    """Which kernels ``--kernels`` asks for.
+
+    ``auto`` takes oneDNN's in captured steps, on the processors of :data:`FASTER_ON`.
 
     Raises:
         DeviceError: oneDNN's are asked for where there are none.
@@ -41,22 +60,51 @@ def choose(option: str, device: torch.device) -> str:
         lacking = "this build of torch lacks oneDNN"
         why = lacking if device.type == "cpu" else f"it is for a CPU, and this is {device.type}"
         raise DeviceError(f"--kernels onednn: {why}")
-    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return "onednn" if option == "onednn" or (option == "auto" and usable and wide) else "torch"
+    faster = option == "auto" and engine != "eager" and usable and processor() in FASTER_ON
+    return Choice(
+        python="onednn" if option == "onednn" else "torch",
+        captured="onednn" if option == "onednn" or faster else "torch",
+    )
 
 
-def resolve_for_resume(option: str, before: str, device: torch.device) -> str:
+def resolve_for_resume(option: str, before: str, device: torch.device, *, undecided: bool) -> str:
     """The option for a training that goes on: what it had ``before``, if none was given and that is
     there.
+
+    Args:
+        option: of the run.
+        before: recorded in ``run.json``.
+        device: where it goes on.
+        undecided: nothing was captured yet at the checkpoint, so ``auto`` still stands.
     """
-    if option == "auto" and device.type == "cpu":
+    if option == "auto" and device.type == "cpu" and not undecided:
         option = before
     return "torch" if option == "onednn" and not _usable(device) else option
 
 
+@functools.cache
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, int] | None:
+    """Vendor and family of the processor, ``("AuthenticAMD", 26)``; None where the system does not
+    say.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    fields = [line.partition(":")[::2] for line in lines]
+    values = {name.strip(): value.strip() for name, value in reversed(fields)}
+    family = values.get("cpu family", "")
+    return (values.get("vendor_id", ""), int(family)) if family.isdecimal() else None
+
+
 def _usable(device: torch.device) -> bool:
-    available: Any = torch.backends.mkldnn.is_available
-    return device.type == "cpu" and bool(available())
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        _linear()
+    except AttributeError:
+        return False
+    return True
 
 
 def kernel(
@@ -141,8 +189,7 @@ def _of_tanh(x: Tensor) -> Called | None:
 @functools.cache
 def _linear() -> Callable[..., Tensor]:
     """Looked up when it is first needed: a build of torch may lack it."""
-    overload: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
-    return overload
+    return onednn_linear()
 
 
 def _tanh(x: Tensor) -> Tensor:

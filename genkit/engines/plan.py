@@ -1,8 +1,8 @@
 """Whole training steps without Python's share, on a CPU: what a CUDA graph is on a GPU.
 
-The operations of a step are recorded once. Views are made once, memory is laid out once, and what
-is left is a list of calls that compute: no graph for autograd is built, and no optimizer's Python
-is run.
+The operations of a step are recorded once, with all their tensors. A replay runs those that compute
+on the very same tensors, and writes their results where the recorded ones lie: views need nothing,
+no graph for autograd is built, and no optimizer's Python is run.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,20 +10,15 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ..errors import ContractError
 from . import kernels
+from ._torch_internals import schema_of, tree_leaves, without_wrapper
 from .base import Kind, ShouldStop, Work
 from .recording import Operation, record, storage
 
 MAX_RECORDED_BYTES = 2**30
-"""Bytes of a step's tensors, all of which a recording keeps; a step that makes more is not planned.
-"""
-RELEASE_ABOVE_BYTES = 2**20
-"""Bytes of a result from which on it is let go after its last use; a smaller one stays until the
-next replay.
-"""
+"""Bytes of a step's tensors, all of which a plan keeps; a step that makes more is not planned."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 Rewrite = Callable[[Sequence[Operation]], Sequence[Operation]]
@@ -48,11 +43,12 @@ class PlanSteps:
 
     def __init__(self, work: Work, names: tuple[str, ...]) -> None:
         self.names = names
+        self.kernels = work.kernels.captured
         self.replays = 0
         """Steps replayed; a fall-back to Python would leave it where it is."""
         self._index = torch.zeros(work.per_step, dtype=torch.int64)
         self._metrics = torch.zeros(len(names))
-        rewrite = kernels.replace if work.kernels == "onednn" else list
+        rewrite = kernels.replace if self.kernels == "onednn" else list
         self._plan = record_plan(
             lambda: self._metrics.copy_(work.stacked_step(self._index)), rewrite
         )
@@ -81,49 +77,30 @@ def record_plan(work: Callable[[], object], rewrite: Rewrite = list) -> "Plan":
         ContractError: the work reads tensors on the host, or does what cannot be repeated in place.
     """
     _, recording = record(work, MAX_RECORDED_BYTES)
-    if reads := recording.host_reads:
-        raise ContractError(
-            f"it waits for the device, or has shapes that depend on data: {reads[0]}"
-        )
-    if recording.optimizer_reads:
-        raise ContractError(
-            f"an optimizer reads its state on the host: {recording.optimizer_reads[0]}"
-        )
+    recording.check_no_reads()
     return Plan(rewrite(recording.operations))
 
 
 @final
 class Plan:
-    """Operations in order, on tensors in fixed places.
+    """Operations in order, on the tensors that they were recorded with.
 
-    A tensor that was there before the operations stays where it is. Where an operation can write
-    its result into memory that is given to it, tensors of different times share blocks. Any other
-    result is taken over as it comes.
+    An operation that can write into given memory writes into its recorded result. The result of any
+    other is copied there or, where no other tensor lies in that memory, takes its place.
     """
 
     def __init__(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            _check_replayable(operation)
         changed = {
             storage(t) for operation in operations if operation.writes() for t in operation.inputs()
         }
-        computing = [
-            operation
+        sharing = _tensors_by_storage(operations)
+        self._calls: list[Call] = [
+            _call(operation, sharing)
             for operation in operations
             if not operation.views() and not _constant(operation, changed)
         ]
-        held = [
-            {storage(t) for t in (*operation.inputs(), *operation.outputs())}
-            for operation in computing
-        ]
-        last = {one: number for number, several in enumerate(held) for one in several}
-        self._memory = _Memory()
-        self._calls: list[Call] = []
-        for number, operation in enumerate(computing):
-            function, args, kwargs = self._call(operation)
-            self._calls.append((_callable(function), args, kwargs))
-            for one in held[number]:
-                if last[one] == number and (call := self._memory.release(one)):
-                    self._calls.append(call)
-        del self._memory
 
     def run(self) -> None:
         """Run the operations again."""
@@ -131,35 +108,80 @@ class Plan:
             for function, args, kwargs in self._calls:
                 function(*args, **kwargs)
 
-    def _call(self, operation: Operation) -> Call:
-        if (name := str(operation.function)).startswith(_UNSAFE_WHEN_TRACED):
-            raise ContractError(f"torch differentiates {name} in another way while it is recorded")
-        if torch.Tag.inplace_view in getattr(operation.function, "tags", ()):
-            raise ContractError(f"{operation.function} changes a tensor's shape in place")
-        place = self._memory.place
-        inputs = {storage(tensor) for tensor in operation.inputs()}
-        args, kwargs = tree_map_only(Tensor, place, (operation.args, operation.kwargs))
-        new = [t for t in operation.outputs() if storage(t) not in inputs]
-        if not new:
-            return operation.function, args, kwargs
-        writing, names = _writing_variant(operation)
-        if writing is not None and len(new) == len(operation.results):
-            for tensor in new:
-                self._memory.reserve(tensor)
-            return writing, args, {**kwargs, **dict(zip(names, map(place, new), strict=True))}
-        # Of several results in one piece of memory the first stands for it.
-        first = {storage(tensor): tensor for tensor in reversed(new)}
-        slots = [
-            self._memory.defer_output(t)
-            if isinstance(t, Tensor) and first.get(storage(t)) is t
-            else None
-            for t in operation.results
-        ]
-        if _returns_one_tensor(operation) and slots[0] is not None:
-            return _call_and_bind_one, (_callable(operation.function), args, kwargs, slots[0]), {}
-        return _call_and_bind, (_callable(operation.function), args, kwargs, slots), {}
+
+def _check_replayable(operation: Operation) -> None:
+    """Raise ContractError for what cannot be repeated in place."""
+    function, name = operation.function, str(operation.function)
+    if getattr(function, "namespace", "") in _COLLECTIVES:
+        raise ContractError(f"{name} waits for other processes")
+    if name.startswith(_UNSAFE_WHEN_TRACED):
+        raise ContractError(f"torch differentiates {name} in another way while it is recorded")
+    inplace_view = torch.Tag.inplace_view in getattr(function, "tags", ())
+    if inplace_view or _name(function) in _RESHAPING:
+        raise ContractError(f"{name} changes a tensor's shape in place")
+    for tensor in operation.outputs():
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_conj() or tensor.is_neg():
+            raise ContractError(f"a {type(tensor).__name__} of a special kind cannot be planned")
 
 
+def _tensors_by_storage(operations: Sequence[Operation]) -> dict[int, set[int]]:
+    """Storage → the ids of the recorded tensors that lie in it."""
+    found: dict[int, set[int]] = {}
+    for operation in operations:
+        for tensor in (*operation.inputs(), *operation.outputs()):
+            found.setdefault(storage(tensor), set()).add(id(tensor))
+    return found
+
+
+def _call(operation: Operation, sharing: dict[int, set[int]]) -> Call:
+    """What repeats an operation."""
+    args, kwargs = operation.args, operation.kwargs
+    inputs = {storage(tensor) for tensor in operation.inputs()}
+    new = [t for t in operation.outputs() if storage(t) not in inputs]
+    function = _callable(operation.function)
+    if not new:
+        return function, args, kwargs
+    writing, names = _writing_variant(operation)
+    if writing is not None and len(new) == len(operation.results):
+        return writing, args, {**kwargs, **dict(zip(names, new, strict=True))}
+    keepers = [
+        _keeper(t, sharing) if any(t is one for one in new) else None for t in operation.results
+    ]
+    if _returns_one_tensor(operation) and keepers[0]:
+        return _call_and_keep, (function, args, kwargs, keepers[0]), {}
+    return _call_and_keep_each, (function, args, kwargs, keepers), {}
+
+
+Keeper = Callable[[Tensor], object]
+"""Takes a result to where its recorded form lies."""
+
+
+def _keeper(recorded: Tensor, sharing: dict[int, set[int]]) -> Keeper:
+    alone = len(sharing[storage(recorded)]) == 1
+    keep: Any = recorded.set_ if alone and recorded.numel() else recorded.copy_
+    return keep  # type: ignore[no-any-return]
+
+
+def _call_and_keep(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], keep: Keeper
+) -> None:
+    keep(function(*args, **kwargs))
+
+
+def _call_and_keep_each(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    keepers: list[Keeper | None],
+) -> None:
+    for keep, value in zip(keepers, tree_leaves(function(*args, **kwargs)), strict=True):
+        if keep:
+            keep(value)
+
+
+_COLLECTIVES = {"c10d", "_c10d_functional", "c10d_functional", "symm_mem"}
+"""Namespaces of operations that wait for other processes; a replay would not wait for them."""
+_RESHAPING = {"set_", "resize_", "resize_as_"}
 # fmt: off
 _CONSTANTS = {
     "ones_like", "zeros_like", "full_like", "ones", "zeros", "full", "arange", "eye",
@@ -194,72 +216,6 @@ _UNSAFE_WHEN_TRACED = (
 """Operations for which autograd asks whether something looks on, and then takes a formula that
 rounds differently.
 """
-Shape = tuple[int, torch.Size, tuple[int, ...]]
-"""Where in its storage a tensor begins, its sizes and its strides."""
-OutputSlots = list[tuple[Tensor, Shape | None]]
-"""Planned tensors that take over a result's memory: in the shape given, or (None) the result's."""
-
-
-@final
-class _Memory:
-    """Where the tensors of a plan lie, while it is made."""
-
-    def __init__(self) -> None:
-        self._places: dict[int, Tensor] = {}  # by the id of the recorded tensor
-        self._blocks: dict[int, torch.UntypedStorage] = {}  # by recorded storage, as is the next
-        self._awaited: dict[int, tuple[Tensor, OutputSlots]] = {}
-        self._large: set[int] = set()
-        self._free: list[torch.UntypedStorage] = []
-
-    def place(self, tensor: Tensor) -> Tensor:
-        """What stands for a recorded tensor in the plan: itself, if no operation made it."""
-        own = storage(tensor)
-        if own not in self._blocks and own not in self._awaited:
-            return tensor
-        if id(tensor) not in self._places:
-            if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_conj() or tensor.is_neg():
-                raise ContractError(
-                    f"a {type(tensor).__name__} of a special kind cannot be planned"
-                )
-            placed = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-            shape = (int(tensor.storage_offset()), tensor.size(), tensor.stride())
-            if own in self._blocks:
-                placed.set_(self._blocks[own], *shape)
-            else:
-                result, slots = self._awaited[own]
-                slots.append((placed, None if tensor is result else shape))
-            self._places[id(tensor)] = placed
-        return self._places[id(tensor)]
-
-    def reserve(self, tensor: Tensor) -> None:
-        """Give the recorded tensor's storage a block: the smallest free one that is large enough,
-        or a new one.
-        """
-        size = tensor.untyped_storage().nbytes()
-        block = min(
-            (b for b in self._free if b.nbytes() >= size), key=lambda b: b.nbytes(), default=None
-        )
-        if block is None:
-            make: Any = torch.UntypedStorage
-            block = make(size, device=tensor.device)
-            assert isinstance(block, torch.UntypedStorage)
-        else:
-            self._free = [b for b in self._free if b is not block]
-        self._blocks[storage(tensor)] = block
-
-    def defer_output(self, tensor: Tensor) -> OutputSlots:
-        """What takes over the memory of the recorded result, as each replay gives it; this list is
-        still filled.
-        """
-        if tensor.untyped_storage().nbytes() >= RELEASE_ABOVE_BYTES:
-            self._large.add(storage(tensor))
-        return self._awaited.setdefault(storage(tensor), (tensor, []))[1]
-
-    def release(self, own: int) -> Call | None:
-        """The recorded storage is not used any more; what has to be called in the plan for that."""
-        if own in self._blocks:
-            self._free.append(self._blocks[own])
-        return (_release, (self._awaited[own][1],), {}) if own in self._large else None
 
 
 def _constant(operation: Operation, changed: set[int]) -> bool:
@@ -282,48 +238,18 @@ def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
     of torch.
     """
     name = _name(function)
-    bare: Callable[..., Any] = (
-        getattr(torch, name) if name in _FOREACH_OPS else getattr(function, "_op", function)
-    )
-    return bare
+    if name in _FOREACH_OPS and hasattr(torch, name):
+        bare: Callable[..., Any] = getattr(torch, name)
+        return bare
+    return without_wrapper(function)
 
 
 def _returns_one_tensor(operation: Operation) -> bool:
     """One, and not a list of one."""
-    schema: Any = getattr(operation.function, "_schema", None)  # kernels.py has functions without
+    schema = schema_of(operation.function)  # kernels.py has functions without
     return len(operation.results) == 1 and (
         schema is None or str(schema.returns[0].type) == "Tensor"
     )
-
-
-def _call_and_bind(
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    slots: list[OutputSlots | None],
-) -> None:
-    for slot, value in zip(slots, tree_leaves(function(*args, **kwargs)), strict=True):
-        if slot:
-            _bind(value, slot)
-
-
-def _call_and_bind_one(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], slots: OutputSlots
-) -> None:
-    _bind(function(*args, **kwargs), slots)
-
-
-def _bind(value: Tensor, slots: OutputSlots) -> None:
-    for tensor, shape in slots:
-        if shape is None:
-            tensor.set_(value)  # type: ignore[call-overload]
-        else:
-            tensor.set_(value.untyped_storage(), *shape)
-
-
-def _release(slots: OutputSlots) -> None:
-    for tensor, _ in slots:
-        tensor.set_()  # type: ignore[call-overload]
 
 
 def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, list[str]]:
@@ -337,10 +263,10 @@ def _writing_variant(operation: Operation) -> tuple[Callable[..., Any] | None, l
     name = _name(operation.function)
     packet = getattr(torch.ops.aten, name) if name in _FUNCTIONS | _OVERLOADS else None
     for overload in (getattr(packet, each) for each in packet.overloads()) if packet else ():
-        given = [(a.name, str(a.type)) for a in overload._schema.arguments if not a.is_out]
-        outs = [a.name for a in overload._schema.arguments if a.is_out]
-        schema: Any = operation.function._schema  # type: ignore[attr-defined]
-        taken = [(a.name, str(a.type)) for a in schema.arguments]
+        declared = schema_of(overload).arguments
+        given = [(a.name, str(a.type)) for a in declared if not a.is_out]
+        outs = [a.name for a in declared if a.is_out]
+        taken = [(a.name, str(a.type)) for a in schema_of(operation.function).arguments]
         if outs and given == taken and len(outs) == len(operation.results):
             return getattr(torch, name) if name in _FUNCTIONS else overload, outs
     return None, []

@@ -6,7 +6,6 @@ changed in place) stays frozen in a replay, and shows as a difference from a ste
 """
 
 import math
-import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.overrides import TorchFunctionMode
 
 from ..errors import ContractError
+from ._torch_internals import TorchDispatchMode, schema_of, tree_leaves, tree_map_only
 
 _READS = {
     *(
@@ -37,8 +36,24 @@ _TAGS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 tags.
 """
 _INDEXING = ("aten.index.", "aten.index_put")  # depend on data only where an index is a mask
-_METHODS = ("numpy", "tolist", "__array__", "__repr__", "__format__")
-"""What reads a tensor on the host without an operation."""
+_METHODS = {
+    getattr(Tensor, name): name
+    for name in (
+        "numpy",
+        "tolist",
+        "item",
+        "__array__",
+        "__repr__",
+        "__format__",
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+    )
+}
+"""What reads a tensor on the host, some of them without an operation."""
+_FACTORIES = (torch.tensor, torch.as_tensor, torch.asarray)
+"""What copies numbers to a device without an operation."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +76,22 @@ class Operation:
     def writes(self) -> bool:
         """Whether it changes an input."""
         # The schema of batch_norm does not declare that it does.
-        schema = getattr(self.function, "_schema", None)
+        schema = schema_of(self.function)
         return schema is not None and (bool(schema.is_mutable) or "batch_norm" in schema.name)
 
     def views(self) -> bool:
-        """Whether it gives its inputs in other shapes and computes nothing."""
-        given = {storage(tensor) for tensor in self.inputs()}
-        made = self.outputs()
-        return not self.writes() and bool(made) and all(storage(tensor) in given for tensor in made)
+        """Whether it gives its inputs in other shapes and computes nothing: only where its schema
+        declares so.
+        """
+        schema = schema_of(self.function)
+        if schema is None or self.writes() or not schema.returns:
+            return False
+        return all(returned.alias_info is not None for returned in schema.returns)
 
 
 def storage(tensor: Tensor) -> int:
     """What tells one piece of memory from another, as long as a tensor that lies in it lives."""
-    return int(tensor.untyped_storage()._cdata)
+    return tensor.untyped_storage().data_ptr()
 
 
 @dataclass
@@ -85,7 +103,18 @@ class Recording:
     """What waits for the device or has a shape that depends on data, and where the model does it.
     """
     optimizer_reads: list[str] = field(default_factory=list)
-    """The same inside an optimizer of torch, which is its own affair."""
+    """The same inside the step of an optimizer of torch, which is its own affair."""
+    count: int = 0
+    """Operations that were run; more than are kept, where they were not to be."""
+
+    def check_no_reads(self) -> None:
+        """Raise ContractError if something was read on the host, as a replay would not do."""
+        if reads := self.host_reads:
+            raise ContractError(
+                f"it waits for the device, or has shapes that depend on data: {reads[0]}"
+            )
+        if reads := self.optimizer_reads:
+            raise ContractError(f"an optimizer reads its state on the host: {reads[0]}")
 
     def replay(self) -> dict[int, Tensor]:
         """Run the operations again; the results, by the ``id`` of the tensor that was there when
@@ -107,19 +136,39 @@ class Recording:
 
     def note_read(self, what: str) -> None:
         """Something reads a tensor on the host, now."""
-        frames = traceback.extract_stack()
-        if any(Path(frame.filename).parent == _OPTIMIZERS for frame in frames):
+        place = _innermost_place()
+        if place is None:
             self.optimizer_reads.append(what)
         else:
-            self.host_reads.append(f"{what} ({_caller(frames)})")
+            self.host_reads.append(f"{what} ({place})")
+
+
+class _Reads(TorchFunctionMode):
+    """Notes the methods of a tensor that give its numbers to Python."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()
+        self._recording = recording
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if name := _METHODS.get(func):
+            self._recording.note_read(f"Tensor.{name}")
+        result = func(*args, **(kwargs or {}))
+        if func in _FACTORIES and result.device.type != "cpu":
+            self._recording.note_read(f"torch.{func.__name__} of numbers of Python")
+        return result
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, recording: Recording, max_bytes: float) -> None:
+    """Notes operations and, with ``keep``, keeps their tensors up to ``max_bytes``."""
+
+    def __init__(self, recording: Recording, max_bytes: float, keep: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recording = recording
-        self.left = max_bytes
-        self.seen: set[int] = set()
+        self.max_bytes = max_bytes
+        self.keep = keep
+        self.made = 0
+        """Bytes of new tensors."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -130,65 +179,81 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         else:
             reads = func.overloadpacket.__name__ in _READS or not _TAGS.isdisjoint(func.tags)
-        if reads:
+        if reads or _crosses_devices(operation):
             self.recording.note_read(str(func))
-        self.recording.operations.append(operation)
-        for tensor in operation.outputs() if self.left < math.inf else ():
-            if (held := storage(tensor)) not in self.seen:
-                self.seen.add(held)
-                self.left -= tensor.untyped_storage().nbytes()
-        if self.left < 0:
-            raise ContractError("the tensors of a step take too much memory to be kept at once")
+        self._keep(operation)
         return result
 
+    def _keep(self, operation: Operation) -> None:
+        self.recording.count += 1
+        if self.max_bytes < math.inf:
+            self._count(operation)
+        if self.made <= self.max_bytes and self.keep:
+            self.recording.operations.append(operation)
+        else:  # the rest is only counted
+            self.recording.operations.clear()
 
-_one_at_a_time = threading.RLock()
-_OPTIMIZERS = Path(torch.optim.__file__).parent
+    def _count(self, operation: Operation) -> None:
+        given = {storage(tensor) for tensor in operation.inputs()}
+        new = {storage(t): t.untyped_storage().nbytes() for t in operation.outputs()}
+        self.made += sum(size for held, size in new.items() if held not in given)
 
 
-def _caller(frames: traceback.StackSummary) -> str:
-    """File and line of the model that is at work: the innermost frame that is neither torch's nor
-    genkit's.
+def _crosses_devices(operation: Operation) -> bool:
+    """Whether it copies between the host's memory, which is not pinned, and the device's."""
+    if operation.function not in _COPIES:
+        return False
+    tensors = (*operation.inputs(), *operation.outputs())
+    pinned = any(t.device.type == "cpu" and t.is_pinned() for t in tensors)
+    return len({tensor.device.type for tensor in tensors}) > 1 and not pinned
+
+
+_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+_TORCH = Path(torch.__file__).parent
+_GENKIT = Path(__file__).parent.parent
+
+
+def _innermost_place() -> str | None:
+    """File and line of the innermost frame that is neither torch's nor genkit's; None where that is
+    inside the step of an optimizer of torch.
     """
-    own = {Path(torch.__file__).parent, Path(__file__).parent.parent}
-    places = (
-        f"{Path(f.filename).name}:{f.lineno}"
-        for f in reversed(frames)
-        if own.isdisjoint(Path(f.filename).parents)
-    )
-    return next(places, "unknown")
+    for frame, line in traceback.walk_stack(None):
+        path = Path(frame.f_code.co_filename)
+        if _TORCH in path.parents:
+            stepped = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
+            if isinstance(stepped, torch.optim.Optimizer):
+                return None
+        elif _GENKIT not in path.parents:
+            return f"{path.name}:{line}"
+    return "unknown"
 
 
-def record(step: Callable[[], Any], max_bytes: float = math.inf) -> tuple[Any, Recording]:
+def record(
+    step: Callable[[], Any], max_bytes: float = math.inf, *, keep: bool = True
+) -> tuple[Any, Recording]:
     """Run ``step`` once and record its tensor operations; what it returned, and the recording.
 
+    Args:
+        step: what is run.
+        max_bytes: of the tensors that it may make.
+        keep: keep the operations and all their tensors; else only reads are noted.
+
     Raises:
-        ContractError: the tensors that it makes or sees, all of which are kept, take more
-            than ``max_bytes``.
+        ContractError: the tensors that it makes, all of which are kept, take more than
+            ``max_bytes``.
     """
-    recording, thread = Recording(), threading.get_ident()
-
-    def intercept(name: str) -> Callable[..., Any]:
-        def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if threading.get_ident() == thread:
-                recording.note_read(f"Tensor.{name}")
-            return originals[name](tensor, *args, **kwargs)
-
-        return call
-
-    with _one_at_a_time:
-        originals = {name: getattr(Tensor, name) for name in _METHODS}
-        # Some are inherited: those are deleted after, not set.
-        defined = {name: method for name, method in originals.items() if name in vars(Tensor)}
-        try:
-            for name in _METHODS:
-                setattr(Tensor, name, intercept(name))
-            with _Recorder(recording, max_bytes):
-                result = step()
-        finally:
-            for name in _METHODS:
-                if name in defined:
-                    setattr(Tensor, name, defined[name])
-                else:
-                    delattr(Tensor, name)
+    recording = Recording()
+    recorder = _Recorder(recording, max_bytes, keep)
+    with _Reads(recording), recorder:
+        result = step()
+    if recorder.made > max_bytes:
+        raise ContractError(
+            f"a step makes {_mib(recorder.made)} MiB of tensors, "
+            f"{_mib(recorder.made - max_bytes)} MiB more than the {_mib(max_bytes)} MiB that are "
+            "kept for replays"
+        )
     return result, recording
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.0f}" if size >= 2**20 else f"{size / 2**20:.2g}"

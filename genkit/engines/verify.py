@@ -29,12 +29,15 @@ MakeCaptured = Callable[[Work, tuple[str, ...]], Captured]
 """Captures steps, given the names of their metrics; training moves meanwhile."""
 
 
-def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -> Captured:
+def capture_and_verify(
+    work: Work, names: tuple[str, ...], make: MakeCaptured, indices: Tensor
+) -> Captured:
     """Capture steps, compare replays with Python's steps over ``indices``, and undo all that was
     done for it.
 
     Args:
-        eager: Python's steps, of which one was made already.
+        work: what steps are made of; one was made already.
+        names: those of its metrics.
         make: captures.
         indices: int64 ``(steps, per_step)``: sample numbers to try; repeated where they are few.
 
@@ -42,39 +45,49 @@ def capture_and_verify(eager: EagerSteps, make: MakeCaptured, indices: Tensor) -
         ContractError: replays compute something else, or steps change what is no tensor.
         Exception: whatever the capture itself raises.
     """
-    work = eager.work
+    eager = EagerSteps(work, kernels=work.kernels.captured)
     before, options = take_snapshot(work), state.group_options(work.trainer)
     with work.trainer.without_observers():
         python_before = python_state(work.trainer)
         try:
-            captured = make(work, eager.names)
+            captured = make(work, names)
             count = max(VERIFY_STEPS, captured.steps_per_replay)
             order = indices[torch.arange(count, device=work.device) % len(indices)]
-            python, replayed = (
-                _outcome(stepper, order, work, before) for stepper in (eager, captured)
-            )
-            for name, tensor in python.items():
-                if not _same(tensor, replayed[name]):
-                    raise ContractError(
-                        f"{name} differs between replayed steps and the same steps run by Python"
-                    )
+            expected = {name: t.clone() for name, t in _run(eager, order, work, before).items()}
+            if name := _first_difference(expected, _run(captured, order, work, before)):
+                if again := _first_difference(expected, _run(eager, order, work, before)):
+                    raise ContractError(f"the step gives {again} in other bits each time it is run")
+                raise ContractError(
+                    f"{name} differs between replayed steps and the same steps run by Python"
+                )
             if changed := first_difference(python_before, python_state(work.trainer)):
                 raise ContractError(changes_message(changed))
             captured.replays = 0
             return captured
+        except torch.OutOfMemoryError as error:
+            raise ContractError(
+                "too little memory on the device to capture steps and to compare them with Python's"
+            ) from error
         finally:
             for group, values in options:
                 group.update(values)
             restore_snapshot(work, before)
+            if work.device.type == "cuda":
+                torch.cuda.empty_cache()  # what was needed to compare
 
 
-def _outcome(
-    stepper: Stepper, order: Tensor, work: Work, before: state.Tensors
-) -> dict[str, Tensor]:
-    """Metrics, and all tensors after the steps of ``order`` from the state ``before``."""
+def _run(stepper: Stepper, order: Tensor, work: Work, before: state.Tensors) -> state.Tensors:
+    """Metrics, and all tensors that a step changes, after the steps of ``order`` from the state
+    ``before``; not copied.
+    """
     if late := restore_snapshot(work, before):
         raise ContractError(f"{min(late)} appears after the first step")
-    return {"metrics": stepper.steps(order, never_stop), **take_snapshot(work)}
+    metrics = stepper.steps(order, never_stop)
+    return {"metrics": metrics, **state.everything(work.trainer), STREAM: work.rng.state()}
+
+
+def _first_difference(expected: state.Tensors, found: state.Tensors) -> str | None:
+    return next((n for n, tensor in expected.items() if not _same(tensor, found[n])), None)
 
 
 def take_snapshot(work: Work) -> state.Tensors:

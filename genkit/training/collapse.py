@@ -16,7 +16,8 @@ from torch import Tensor
 from ..data.datasets import ImageData, Split
 from ..data.images import from_uint8
 from ..data.loader import iterate_batches
-from ..engines.base import advance
+from ..engines._torch_internals import silence_capturable_warning
+from ..engines.base import Precision, advance
 from ..errors import first_line
 from ..interfaces import Batch, Discriminator, Trainer
 from ..rng import Rng
@@ -53,6 +54,7 @@ class Alarm:
         classify: tells the classes of images; None: classes are not looked at.
         rows: the readings so far, of a run that is resumed.
         notify: called where the trainer cannot be read, wholly or in part; training goes on.
+        precision: of the run's steps.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Alarm:
         classify: Classify | None,
         rows: Sequence[Row],
         notify: Callable[[str], None],
+        precision: Precision = "fp32",
     ) -> None:
         self.rows = list(rows)
         self._trainer = trainer
         self._seed = seed
         self._classify = classify
         self._notify = notify
+        self._precision: Precision = precision
         self._copyable: bool | None = None
         """Whether a copy can be made that leaves the original alone; None: not tried yet."""
         self._disabled = False
@@ -83,7 +87,9 @@ class Alarm:
         if self._disabled:
             return {}, {}
         try:
-            with torch.random.fork_rng(devices=[]):  # for what draws from the global stream
+            # For what draws from the global streams, of the CPU and of the device.
+            cuda = [self._device.index or 0] if self._device.type == "cuda" else []
+            with torch.random.fork_rng(cuda):
                 row = self.read(step)
         except Exception as error:  # noqa: BLE001 (no reason to end a training)
             self._disabled = True
@@ -139,7 +145,7 @@ class Alarm:
                     f"the alarm watches samples, but neither discriminator nor gradients: {why}"
                 )
         if self._copyable:
-            copied = copy.deepcopy(self._trainer)
+            copied = copy_trainer(self._trainer)
             row |= self._certainty(copied) | self._gradients(copied)
         return {name: value for name, value in row.items() if math.isfinite(value)}
 
@@ -149,7 +155,7 @@ class Alarm:
         """
         before = {name: tensor.clone() for name, tensor in state.everything(self._trainer).items()}
         try:
-            copied = copy.deepcopy(self._trainer)
+            copied = copy_trainer(self._trainer)
             self._certainty(copied)
             self._gradients(copied)
         except Exception as error:  # noqa: BLE001 (a trainer may hold anything)
@@ -189,8 +195,17 @@ class Alarm:
                 norms[name] = max(norms.get(name, 0.0), gradient_norm(pairs))
 
         copied.on_update(observe)
-        advance(copied, Batch(*self._batch), Rng(self._seed, "alarm", self._device))
+        stream = Rng(self._seed, "alarm", self._device)
+        advance(copied, Batch(*self._batch), stream, self._precision)
         return {f"gradient_norm_{name}": norm for name, norm in norms.items()}
+
+
+def copy_trainer(trainer: Trainer) -> Trainer:
+    """A copy with networks, optimizers and their state of its own."""
+    copied = copy.deepcopy(trainer)
+    for optimizer in copied.optimizers.values():
+        silence_capturable_warning(optimizer)
+    return copied
 
 
 def diagnose(rows: Sequence[Row]) -> dict[str, str]:

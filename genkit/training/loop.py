@@ -118,7 +118,14 @@ def _make_alarm(training: Training, recorder: RunRecorder, classify: Classify | 
     options, notify = training.options, recorder.callbacks.on_notice
     rows = recorder.folder.readable_rows(ALARM)
     return Alarm(
-        training.trainer, training.data, options.batch_size, options.seed, classify, rows, notify
+        training.trainer,
+        training.data,
+        options.batch_size,
+        options.seed,
+        classify,
+        rows,
+        notify,
+        options.precision,
     )
 
 

@@ -58,20 +58,28 @@ class MetricBuffer:
         """
         if not self.names:
             return {name: float(values.double().mean()) for name, values in self._restored.items()}
-        rows = self._ring[: step % self.log_interval or self.log_interval]
+        return dict(zip(self.names, self.summary(step).tolist()[:-1], strict=True))
+
+    def summary(self, step: int) -> Tensor:
+        """The means, and 1 if all numbers are finite: float64 ``(M + 1,)``, still on the device."""
+        rows = self._rows(step)
         if self._device.type == "mps":  # which has no double precision
             rows = rows.cpu()
-        return dict(zip(self.names, rows.double().mean(0).tolist(), strict=True))
+        finite = torch.isfinite(rows).all().double()
+        return torch.cat([rows.double().mean(0), finite[None]])
 
     def first_not_finite(self, step: int) -> str | None:
         """The first metric since the log interval of ``step`` began that is NaN or infinite, and
         its step.
         """
-        rows = self._ring[: step % self.log_interval or self.log_interval].cpu()
+        rows = self._rows(step).cpu()
         for row, column in (~torch.isfinite(rows)).nonzero().tolist():
             value, at = float(rows[row, column]), step - len(rows) + row + 1
             return f"{self.names[column]} became {value} at step {at}"
         return None
+
+    def _rows(self, step: int) -> Tensor:
+        return self._ring[: step % self.log_interval or self.log_interval]
 
     def state(self, step: int) -> dict[str, Tensor]:
         """The metrics since the last log row, by name, for a checkpoint of ``step``."""

@@ -106,14 +106,20 @@ class RunRecorder:
             raise RunError(f"cannot write {self.run.path}/{RUN}: {error.strerror}") from error
 
     def write_engine(self, training: Training) -> None:
-        """Record in ``run.json`` which engine makes the steps now, if it is another, and notify the
-        callbacks.
+        """Record in ``run.json`` which engine and kernels make the steps now; notify the callbacks
+        of another engine.
         """
         info, stepper = self.run.info, training.stepper
-        now = {"engine": stepper.kind, "fallback_reason": stepper.fallback_reason}
-        if now.items() <= info.environment.model_dump().items():
+        now = {
+            "engine": stepper.kind,
+            "fallback_reason": stepper.fallback_reason,
+            "kernels": stepper.kernels,
+        }
+        known = info.environment.model_dump()
+        if now.items() <= known.items():
             return
-        self.callbacks.on_notice(f"the engine is {describe_engine(training)}")
+        if any(now[name] != known[name] for name in ("engine", "fallback_reason")):
+            self.callbacks.on_notice(f"the engine is {describe_engine(training)}")
         environment = info.environment.model_copy(update=now)
         self.write_info(info.model_copy(update={"environment": environment}))
 

@@ -9,6 +9,7 @@ from ..callback import Callback
 from ..config import TrainOptions, resolve
 from ..data.datasets import Notify
 from ..engines.base import choose_device
+from ..engines.first_steps import PYTHON_STEPS
 from ..engines.kernels import resolve_for_resume
 from ..errors import UsageError
 from ..models import ModelInfo, resolve_model
@@ -76,7 +77,9 @@ def _prepare(
     device = choose_device(options.device)
     as_before = {
         "threads": options.threads or before.threads or None,
-        "kernels": resolve_for_resume(options.kernels, before.kernels, device),
+        "kernels": resolve_for_resume(
+            options.kernels, before.kernels, device, undecided=step < PYTHON_STEPS
+        ),
     }
     data = run.read_data(dataset, root, notify)
     training = Training.prepare(

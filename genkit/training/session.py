@@ -12,8 +12,9 @@ from .. import processes
 from ..config import TrainOptions
 from ..data.datasets import ImageData, Split
 from ..data.loader import Loader, Order, Streamed, make_loader
-from ..engines import kernels
+from ..engines import kernels, settings
 from ..engines.base import ShouldStop, Stepper, Work, choose_device, never_stop
+from ..engines.cuda_graph import common_window
 from ..engines.first_steps import FirstSteps, choose_stepper
 from ..engines.verify import STREAM, MakeCaptured
 from ..errors import CheckpointError, ContractError, GenkitWarning, attribute_errors, first_line
@@ -63,6 +64,8 @@ class Training:
         """
         self._scalars = state.scalars(work.trainer)
         self._first_step_after_restore = False
+        self._summary: tuple[int, tuple[dict[str, float], bool, bool]] | None = None
+        """What was read of the device last, and at which step."""
 
     @classmethod
     def prepare(
@@ -93,7 +96,8 @@ class Training:
         """
         set_threads(options.threads)
         device = choose_device(options.device)
-        chosen = kernels.choose(options.kernels, device)
+        settings.set_exact(device)
+        chosen = kernels.choose(options.kernels, device, options.engine)
         with attribute_errors(owner, "to be built"):
             trainer = make_trainer(device)
         device = trainer.iteration.device
@@ -102,14 +106,17 @@ class Training:
         prefer_fused(trainer.optimizers)
         per_step = trainer.batches_per_step * options.batch_size
         order = Order(len(data.train), per_step, options.seed)
+        loader = loader_factory(data.train, order, device)
+        intervals = options.log_interval, options.sample_interval, options.checkpoint_interval
         work = Work(
             trainer,
-            loader_factory(data.train, order, device),
+            loader,
             training_stream(options.seed, device),
             per_step,
             chosen,
             options.precision,
             torch.channels_last if options.channels_last else torch.contiguous_format,
+            common_window(intervals, loader.chunk),
         )
         stepper = choose_stepper(options.engine, work, make_captured)
         return cls(work, stepper, data, options, owner)
@@ -176,25 +183,49 @@ class Training:
 
     def means(self) -> dict[str, float]:
         """Means of the metrics since the log interval began; empty before a step."""
-        return self.metrics.means(self.step)
+        return self._read()[0] if self.metrics.names else self.metrics.means(self.step)
 
     def not_finite(self) -> str | None:
         """What is NaN or infinite: the first metric since the log interval began, or a tensor of a
         network now.
         """
-        if found := self.metrics.first_not_finite(self.step):
-            return found
-        networks = state.networks(self.trainer)
-        tensors = {n: tensor for n, tensor in networks.items() if n not in self.may_be_infinite}
-        if not tensors:
+        if self.metrics.names:
+            _, metrics_finite, networks_finite = self._read()
+        else:
+            metrics_finite, networks_finite = True, bool(self._networks_finite())
+        if not metrics_finite:
+            return self.metrics.first_not_finite(self.step)
+        if networks_finite:
             return None
-        sums = torch.stack([tensor.sum().abs().float() for tensor in tensors.values()])
-        # A number that is not finite makes its sum so; very large numbers may do that, too.
-        if bool(torch.isfinite(sums).all()):
-            return None
+        tensors = self._watched()
         finite = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()]).tolist()
         wrong = (name for name, good in zip(tensors, finite, strict=True) if not good)
         return next((f"{n} has NaN or infinite values at step {self.step}" for n in wrong), None)
+
+    def _read(self) -> tuple[dict[str, float], bool, bool]:
+        """Means, and whether all metrics and all networks are finite: one wait for the device, and
+        none if it was read at this step already.
+        """
+        if self._summary is None or self._summary[0] != self.step:
+            summary = self.metrics.summary(self.step)
+            finite = self._networks_finite().to(summary.device).to(summary.dtype)
+            *means, metrics_finite, networks_finite = torch.cat([summary, finite[None]]).tolist()
+            named = dict(zip(self.metrics.names, means, strict=True))
+            self._summary = self.step, (named, bool(metrics_finite), bool(networks_finite))
+        return self._summary[1]
+
+    def _networks_finite(self) -> torch.Tensor:
+        """Whether all numbers of the networks are finite; 0-d, on the device."""
+        tensors = self._watched()
+        if not tensors:
+            return torch.ones(())
+        # A number that is not finite makes its sum so; very large numbers may do that, too.
+        sums = torch.stack([tensor.sum().abs().float() for tensor in tensors.values()])
+        return torch.isfinite(sums).all()
+
+    def _watched(self) -> Tensors:
+        networks = state.networks(self.trainer)
+        return {n: tensor for n, tensor in networks.items() if n not in self.may_be_infinite}
 
     def state(self) -> Tensors:
         """All that moves outside the networks: what :meth:`restore` needs to go on as if nothing
@@ -239,6 +270,7 @@ class Training:
         )
         self.rng.set_state(rng.state())  # in place: a captured graph draws from this very stream
         self.step = step
+        self._summary = None
         self.metrics.restore(window)
         self._first_step_after_restore = True
 
@@ -264,7 +296,8 @@ class Training:
         return current_environment(
             self.device,
             model,
-            kernels=self.work.kernels,
+            kernels=self.stepper.kernels,
+            **settings.describe(self.device),
             engine=self.stepper.kind,
             fallback_reason=self.stepper.fallback_reason,
         )

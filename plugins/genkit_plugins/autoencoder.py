@@ -47,7 +47,9 @@ class Decoder(genkit.Generator):
     def prior(self, n: int, rng: genkit.Rng, labels: Tensor | None = None) -> Tensor:
         # Eigenvalues rather than Cholesky: a dead latent has variance 0, and rounding may take it
         # below.
-        variances, axes = torch.linalg.eigh(self.code_covariance)  # (L,), (L, L)
+        # On the CPU, where the signs of the axes are the same whatever the device.
+        factors = torch.linalg.eigh(self.code_covariance.cpu())
+        variances, axes = (f.to(self.code_covariance.device) for f in factors)  # (L,), (L, L)
         scaled = rng.normal(n, len(self.code_mean)) * variances.clamp_min(0).sqrt()  # (n, L)
         codes: Tensor = self.code_mean + scaled @ axes.T  # (n, L)
         return codes

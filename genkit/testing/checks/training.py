@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...engines._torch_internals import silence_capturable_warning
 from ...engines.base import advance
 from ...engines.recording import record
 from ...rng import Rng
@@ -102,6 +103,7 @@ def _step_unfused(
     """Where the optimizer, were it not fused, would move its parameters down these gradients."""
     gradients = {id(parameter): gradient for parameter, gradient in pairs}
     copied = copy.deepcopy(optimizer)
+    silence_capturable_warning(copied)
     for group in copied.param_groups:
         group.update({key: False for key in ("fused", "foreach") if key in group})
     for parameter, original in zip(parameters_of(copied), parameters_of(optimizer), strict=True):

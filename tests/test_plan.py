@@ -6,7 +6,6 @@ import itertools
 import random
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -181,7 +180,7 @@ def named_forms(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
         for name in (*compared, "mul", "div", "pow", "clamp_min", "clamp_max")
         for other in (b, one)
     ]
-    pairs += [("maximum", b), ("minimum", b), ("mm", b)]
+    pairs += [("maximum", b), ("minimum", b)]
     scalar, scaled = ("add", "sub", "mul", "div"), ("add", "sub", "rsub")
     layers = (f.leaky_relu, f.softplus, f.silu, f.gelu, f.elu)
     backward = ("sigmoid", "tanh", "silu", "gelu")
@@ -199,41 +198,74 @@ def named_forms(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
 
 
 def forms(a: Tensor, b: Tensor, rows: Tensor) -> list[Callable[[], Tensor]]:
-    """Every operation that a plan lets write into given memory, called in each of its forms."""
+    """Every operation that a plan lets write into given memory but the products, in each form."""
     aten = torch.ops.aten
     bounds = ((None, 1), (1, None), (a, b))
     return [
         *named_forms(a, b),
         *(lambda weight=weight: torch.lerp(a, b, weight) for weight in (0.7, a)),
         *(lambda low=low, high=high: torch.clamp(a, low, high) for low, high in bounds),
-        lambda: torch.addmm(a, a, b, beta=2, alpha=3),
-        lambda: torch.bmm(a[None], b[None]),
-        lambda: torch.baddbmm(a[None], a[None], b[None], beta=2, alpha=3),
         lambda: torch.div(a, b, rounding_mode="floor"),
         lambda: torch.pow(2, a),
         lambda: torch.where(a > 1, a, b),
         lambda: torch.index_select(a, 1, rows),
-        lambda: torch.gather(a, 1, rows.view(1, -1)),
+        lambda: torch.gather(a, 1, rows.view(1, -1, *(1,) * (a.dim() - 2))),
         lambda: aten.threshold_backward(a, b, 1),
         lambda: aten.softplus_backward(a, b, 1, 20),
         lambda: aten.leaky_relu_backward(a, b, 0.1, False),
     ]
 
 
-def test_every_operation_that_writes_into_given_memory() -> None:
+def products(a: Tensor, b: Tensor) -> list[Callable[[], Tensor]]:
+    """The products that a plan lets write into given memory, of matrices."""
+    return [
+        lambda: torch.mm(a, b),
+        lambda: torch.addmm(a, a, b, beta=2, alpha=3),
+        lambda: torch.bmm(a[None], b[None]),
+        lambda: torch.baddbmm(a[None], a[None], b[None], beta=2, alpha=3),
+    ]
+
+
+def layouts() -> dict[str, tuple[Tensor, Tensor]]:
+    """Two tensors each, in the memory layouts that networks bring about."""
     stream = torch.Generator().manual_seed(0)
     a, b = (torch.rand(4, 4, generator=stream) + 0.5 for _ in range(2))
+    c, d = (torch.rand(2, 4, 3, 3, generator=stream) + 0.5 for _ in range(2))
+    last = [x.to(memory_format=torch.channels_last) for x in (c, d)]
+    return {
+        "contiguous": (a, b),
+        "transposed": (a.t(), b.t()),
+        "one transposed": (a, b.t()),
+        "part": (torch.cat([a, a], 1)[:, 2:6], b),
+        "channels last": (last[0], last[1]),
+        "one channels last": (last[0], d),
+    }
+
+
+@pytest.mark.parametrize("layout", layouts())
+def test_every_operation_that_writes_into_given_memory(layout: str) -> None:
+    """Each gives the bits, and the memory layout, of its plain form on numbers it has not seen."""
+    a, b = layouts()[layout]
+    calls = forms(a, b, torch.tensor([3, 0, 2])) + (products(a, b) if a.dim() == 2 else [])
     seen = set()
-    for number, call in enumerate(forms(a, b, torch.tensor([3, 0, 2]))):
-        expected = call()
-        target = torch.zeros_like(expected)
-        _, recording = record(lambda call=call, target=target: target.copy_(call()))
+    for number, call in enumerate(calls):
+        results: list[Tensor] = []
+
+        def work(call: Callable[[], Tensor] = call, results: list[Tensor] = results) -> None:
+            results.append(call())
+
+        _, recording = record(work)
         planned = Plan(recording.operations)
-        target.zero_()
+        with torch.no_grad():
+            for tensor in (a, b):
+                tensor.mul_(1.01)
+        expected = call()
         planned.run()
-        assert torch.equal(target, expected), number
+        assert torch.equal(results[0], expected), number
+        assert results[0].stride() == expected.stride(), number
         seen |= {operation.function.overloadpacket.__name__ for operation in recording.operations}
-    assert seen >= plan._FUNCTIONS | plan._OVERLOADS
+    listed = plan._FUNCTIONS | plan._OVERLOADS
+    assert seen >= (listed if a.dim() == 2 else listed - {"mm", "addmm", "bmm", "baddbmm"})
 
 
 def test_an_operation_of_an_extension_is_not_taken_for_torch_s() -> None:
@@ -285,23 +317,45 @@ def test_what_reads_on_the_host_is_refused() -> None:
 
 
 def test_what_changes_a_shape_in_place_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"aten.t_.default changes a tensor's shape in place"):
-        record_plan(lambda: torch.zeros(2, 3).add(1).t_())
+    works: dict[str, Callable[[], object]] = {
+        "aten.t_.default": lambda: torch.zeros(2, 3).add(1).t_(),
+        "aten.resize_.default": lambda: torch.zeros(2, 3).add(1).resize_(7),
+        "aten.set_.source_Tensor": lambda: torch.zeros(2).set_(torch.ones(2)),
+    }
+    for name, work in works.items():
+        with pytest.raises(ContractError, match=f"{name} changes a tensor's shape in place"):
+            record_plan(work)
 
 
-def test_reads_of_other_threads_are_not_the_step_s() -> None:
-    x = torch.randn(3)
-    with ThreadPoolExecutor(1) as other:
-        _, recording = record(lambda: other.submit(x.tolist).result())
-        assert recording.host_reads == []
+def test_collectives_are_refused_by_name() -> None:
+    import torch.distributed as distributed
+    from torch.distributed import _functional_collectives as functional
 
-        def while_another_waits() -> Tensor:
-            other.submit(record, lambda: x + 1)
-            return x + 2
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        for work, name in (
+            (lambda: distributed.all_reduce(torch.ones(2)), "c10d.allreduce_.default"),
+            (
+                lambda: functional.all_reduce(torch.ones(2), "sum", distributed.group.WORLD),
+                "_c10d_functional.all_reduce.default",
+            ),
+        ):
+            with pytest.raises(ContractError, match=f"{name} waits for other processes"):
+                record_plan(work)
+    finally:
+        distributed.destroy_process_group()
 
-        _, recording = record(while_another_waits)
-    assert len(recording.operations) == 1
-    assert x.tolist() == list(x.numpy())
+
+def test_only_what_declares_an_alias_is_a_view() -> None:
+    x = torch.arange(6.0)
+    _, recording = record(
+        lambda: (x.view(2, 3), x[1:], x.detach(), torch.ops.aten._unsafe_view(x, (3, 2)))
+    )
+    names = [op.function.overloadpacket.__name__ for op in recording.operations if op.views()]
+    assert names == ["view", "slice", "detach"]
+    _, recording = record(lambda: (x.add_(1), x + 1, x.sum()))
+    assert not [operation for operation in recording.operations if operation.views()]
 
 
 def test_results_in_one_piece_of_memory_and_lists_of_one() -> None:

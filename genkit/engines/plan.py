@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ContractError
 from . import kernels
 from ._torch_internals import schema_of, tree_leaves, without_wrapper
 from .base import Kind, ShouldStop, Work
-from .recording import Operation, record, storage
+from .recording import Operation, is_ordinary, record, storage
 
 MAX_RECORDED_BYTES = 2**30
 """Bytes of a step's tensors, all of which a plan keeps; a step that makes more is not planned."""
@@ -120,7 +120,7 @@ def _check_replayable(operation: Operation) -> None:
     if inplace_view or _name(function) in _RESHAPING:
         raise ContractError(f"{name} changes a tensor's shape in place")
     for tensor in operation.outputs():
-        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_conj() or tensor.is_neg():
+        if not is_ordinary(tensor):
             raise ContractError(f"a {type(tensor).__name__} of a special kind cannot be planned")
 
 

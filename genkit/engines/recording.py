@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ContractError
@@ -92,6 +92,11 @@ class Operation:
 def storage(tensor: Tensor) -> int:
     """What tells one piece of memory from another, as long as a tensor that lies in it lives."""
     return tensor.untyped_storage().data_ptr()
+
+
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether its numbers lie in memory as they are: no subclass, and nothing yet to compute."""
+    return type(tensor) in (Tensor, nn.Parameter) and not (tensor.is_conj() or tensor.is_neg())
 
 
 @dataclass
@@ -194,8 +199,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.recording.operations.clear()
 
     def _count(self, operation: Operation) -> None:
-        given = {storage(tensor) for tensor in operation.inputs()}
-        new = {storage(t): t.untyped_storage().nbytes() for t in operation.outputs()}
+        given = {storage(tensor) for tensor in operation.inputs() if is_ordinary(tensor)}
+        made = [tensor for tensor in operation.outputs() if is_ordinary(tensor)]
+        new = {storage(tensor): tensor.untyped_storage().nbytes() for tensor in made}
         self.made += sum(size for held, size in new.items() if held not in given)
 
 

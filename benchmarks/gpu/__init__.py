@@ -1,0 +1,1 @@
+"""Checks of genkit on a GPU: ``python -m benchmarks.gpu``."""

@@ -12,6 +12,7 @@ absent: ``pip install '.[bench]'`` brings them all.
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -28,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 
 from .peers import CONTENDERS, contenders as contenders_of
-from .work import GRAPH_STEPS
+from .work import GRAPH_STEPS, LOG_INTERVAL
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -148,11 +149,17 @@ def wait_until_ready(contender: Contender) -> str:
 
 
 def prepare(contender: Contender, seconds: float) -> None:
-    """Let it compile or capture what it will, and find how many steps take about ``seconds``."""
+    """Let it compile or capture what it will, and find how many steps take about ``seconds``.
+
+    Turns are of whole graphs, and of whole log intervals where they are long enough.
+    """
     contender.first = contender.ask(2)
+    contender.ask(LOG_INTERVAL - 2 - 2 * GRAPH_STEPS)
     contender.ask(GRAPH_STEPS)
     rate = GRAPH_STEPS / contender.ask(GRAPH_STEPS)
-    contender.steps = max(1, int(seconds * rate) // GRAPH_STEPS) * GRAPH_STEPS
+    whole = math.lcm(GRAPH_STEPS, LOG_INTERVAL)
+    unit = whole if seconds * rate >= whole else GRAPH_STEPS
+    contender.steps = max(1, int(seconds * rate) // unit) * unit
     contender.ask(contender.steps)  # another number of steps may be compiled separately
     contender.taken = contender.gpu.get("taken GPU MiB")
 

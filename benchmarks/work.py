@@ -17,7 +17,9 @@ SLOPE = 0.01
 VAE_HIDDEN, VAE_LATENT = 512, 20
 AE_HIDDEN, AE_LATENT = 512, 32
 GRAPH_STEPS = 32
-"""Steps in a CUDA graph of a peer; all but the first two steps are asked for in multiples of it."""
+"""Steps in a CUDA graph of a peer; all but the first steps are asked for in multiples of it."""
+LOG_INTERVAL = 100
+"""Steps after which genkit reads losses, by default."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ class Callback:
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         """A row of ``metrics.jsonl`` was written."""
 
+    def on_progress(self, step: int, iterations: int, rate: float, seconds_left: float) -> None:
+        """Some ten seconds have passed since training began or since the last such event; ``rate``
+        is in iterations a second since it began.
+        """
+
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         """A sample grid was written to ``path``; ``metrics`` are the means since the last log."""
 

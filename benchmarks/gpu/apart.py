@@ -6,10 +6,13 @@ and writes the result as JSON to standard output.
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+import torch
 
 from ..__main__ import ROOT
 from .finding import Context
@@ -22,19 +25,29 @@ class ChildError(Exception):
     """A process that ended without a result; ``str()`` of it says why."""
 
 
-def call(target: str, arguments: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Call ``MODULE:FUNCTION`` of this package with the arguments, in a new process.
+def call(
+    target: str, arguments: dict[str, Any], context: Context, threads: int | None = None
+) -> dict[str, Any]:
+    """Call ``MODULE:FUNCTION`` of this package in a new process.
+
+    Args:
+        target: what is called.
+        arguments: it gets them, with ``device`` and ``images`` besides.
+        context: of the check.
+        threads: torch's there; None: as many as here, on which bits on a CPU depend.
 
     Raises:
         ChildError: it raised an error, crashed or took too long.
     """
     command = [sys.executable, "-m", "benchmarks.gpu.apart", target]
-    given = {"device": context.device, "images": context.images_path, "quick": context.quick}
+    given = {"device": context.device, "images": context.images_path}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads or torch.get_num_threads())}
     seconds = max(LEAST_SECONDS, context.left())
     try:
         done = subprocess.run(
             command,
             cwd=ROOT,
+            env=environment,
             input=json.dumps(given | arguments),
             capture_output=True,
             text=True,
@@ -57,10 +70,14 @@ def call(target: str, arguments: dict[str, Any], context: Context) -> dict[str, 
 def call_all(
     target: str, several: dict[str, dict[str, Any]], context: Context
 ) -> dict[str, "Future[dict[str, Any]]"]:
-    """:func:`call` with each of several arguments at the same time; all are done on return."""
+    """:func:`call` with each of several arguments at the same time, which share the threads; all
+    are done on return.
+    """
+    assert context.images_path  # written once, before several want to read it
+    threads = max(1, torch.get_num_threads() // max(1, len(several)))
     with ThreadPoolExecutor(max(1, len(several))) as pool:
         return {
-            name: pool.submit(call, target, arguments, context)
+            name: pool.submit(call, target, arguments, context, threads)
             for name, arguments in several.items()
         }
 

@@ -124,12 +124,15 @@ class Parts:
         self.unfinished: list[str] = []
         """Parts for which no time was left."""
 
-    def run(self, name: str, function: Callable[..., None], *given: Any) -> dict[str, Any]:
+    def run(
+        self, name: str, function: Callable[..., None], *given: Any, takes_time: bool = True
+    ) -> dict[str, Any]:
         """Call ``function(part, context, *given)``; the numbers that it left, none after an error.
 
         An error does not end the check: its first line is in the finding, its traceback in the log.
+        What takes time is not begun when the budget is spent.
         """
-        if self.context.left() < 0:
+        if takes_time and self.context.left() < 0:
             self.unfinished.append(name)
             return {}
         part = Part(name)

@@ -23,7 +23,7 @@ CASES: dict[str, tuple[tuple[int, ...], Loss]] = {
     "p.sum()": ((6, 4), lambda p, x: p.sum() * x.mean()),
     "p.sum(0)": ((6, 4), lambda p, x: p.sum(0).square().sum()),
     "p.expand()": ((1, 4), lambda p, x: (p.expand(8, 4) * x[:8, :4]).square().sum()),
-    "p.t()": ((6, 4), lambda p, x: F.linear(x[:, :6], p.t()).square().mean()),
+    "p.t()": ((6, 4), lambda p, x: F.linear(x[:, :6], p.t().contiguous()).square().mean()),
     "tied weights": ((6, 4), lambda p, x: F.linear(F.linear(x[:, :4], p), p.t()).square().mean()),
     "convolution, channels-last": (
         (5, 3, 3, 3),

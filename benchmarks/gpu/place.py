@@ -30,7 +30,13 @@ DISTRIBUTIONS = (
     "pytest",
 )
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "CUDA_LAUNCH_BLOCKING")
-CLOCKS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "clocks_throttle_reasons.active")
+CLOCKS = (
+    "clocks.sm",
+    "clocks.mem",
+    "temperature.gpu",
+    "power.draw",
+    "pstate",
+)
 
 
 def describe_place(context: Context) -> Finding:
@@ -132,7 +138,13 @@ def query_gpu(*fields: str) -> dict[str, str] | None:
     if shutil.which("nvidia-smi") is None:
         return None
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    command = ["nvidia-smi", "-i", first, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    command = [
+        "nvidia-smi",
+        "-i",
+        first,
+        f"--query-gpu={','.join(fields)}",
+        "--format=csv,noheader",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     values = done.stdout.strip().split(", ")
     return dict(zip(fields, values, strict=False)) if done.returncode == 0 else None

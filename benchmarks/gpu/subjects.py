@@ -98,7 +98,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters], torch.optim.Optimizer]] = {
     "Adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
     "SGD": lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9),
     "RMSprop": lambda parameters: torch.optim.RMSprop(parameters, lr=1e-3),
-    "AdamW, amsgrad": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, amsgrad=True),
+    "AdamW amsgrad": lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, amsgrad=True),
     "NAdam": lambda parameters: torch.optim.NAdam(parameters, lr=1e-2),
     "Adafactor": lambda parameters: torch.optim.Adafactor(parameters),
     "Muon": lambda parameters: torch.optim.Muon([p for p in parameters if p.dim() == 2]),

@@ -4,10 +4,9 @@ and looks for what is not finite. Without grids, checkpoints and log files.
 
 from functools import partial
 
-import torch
-
 from genkit.config import TrainOptions
 from genkit.data.datasets import from_images
+from genkit.engines import settings
 from genkit.hookspecs import ModelEntry
 from genkit.models import build
 from genkit.plugins.registry import discover
@@ -50,7 +49,7 @@ class Loop:
 
 def make(work: Work, how: str = "auto") -> Made:
     """As by default; with torch's kernels (``torch``); by the engine eager with them (``eager``);
-    or, on CUDA, with matrix products in TF32 (``tf32``).
+    or, on CUDA, with TF32 allowed (``tf32``).
     """
     if how == "torch" and work.device != "cpu":
         raise RuntimeError("on a GPU all kernels are torch's")
@@ -62,5 +61,5 @@ def make(work: Work, how: str = "auto") -> Made:
         "torch" if how in ("torch", "eager") else "auto",
     )
     if how == "tf32":  # after Training.prepare, which has settings of its own
-        torch.backends.cuda.matmul.allow_tf32 = True
+        settings.allow_tf32(True)
     return loop, versions("genkit-torch", "torch")

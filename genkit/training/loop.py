@@ -15,8 +15,10 @@ from ..storage import checkpoint
 from ..storage.folder import ALARM, EVALUATION
 from .collapse import Alarm, Classify
 from .interrupt import Interrupt
+from .pace import Pace
 from .recorder import RunRecorder, describe_engine
 from .session import Training
+from .turns import Turns
 from .validation import validate
 
 GRID = 16
@@ -48,14 +50,25 @@ def fit(
     log_format = training.trainer.log_format
     callbacks.on_start(run.path, training.step, options.iterations, log_format)
     alarm = _make_alarm(training, recorder, classify)
-    with Interrupt() as interrupt:
+    pace = Pace(training.step, options.iterations)
+    with Interrupt() as interrupt, Turns(training.device) as turns:
+
+        def should_stop() -> bool:
+            if interrupt.requested() or pace.due():
+                return True
+            turns.pass_on()
+            return False
+
+        if turns.problem:
+            callbacks.on_notice(f"no turns with other trainings are taken: {turns.problem}")
         try:
             _begin(training, recorder, alarm)
             while training.step < options.iterations:
                 # As many steps as fit before something has to happen.
                 steps = _next_event(training.step, options) - training.step
-                training.run(steps, interrupt.requested)
+                training.run(steps, should_stop)
                 recorder.write_engine(training)
+                _report_progress(training, recorder, pace)
                 _act(training, recorder, alarm, interrupt)
         except Exception as error:
             recorder.write_failure(training.step, error)
@@ -112,6 +125,11 @@ def _notify_of_engine(training: Training, recorder: RunRecorder) -> None:
             f"the images ({size}) are streamed to {training.device}: "
             "they would take most of its free memory"
         )
+
+
+def _report_progress(training: Training, recorder: RunRecorder, pace: Pace) -> None:
+    if now := pace.read(training.step):
+        recorder.callbacks.on_progress(now.step, now.iterations, now.rate, now.seconds_left)
 
 
 def _make_alarm(training: Training, recorder: RunRecorder, classify: Classify | None) -> Alarm:

@@ -3,7 +3,9 @@
 Only this imports rich.
 """
 
+import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +21,10 @@ from rich.progress import (
 
 from ..callback import Callback, describe
 from ..errors import printable
+from .pace import SECONDS, duration
+
+MOST_SECONDS_SILENT = 30.0
+"""Between two lines that tell that training goes on, where there is no bar."""
 
 
 class Console(Callback):
@@ -33,6 +39,8 @@ class Console(Callback):
         self._task = TaskID(0)
         self._log_format = ""
         self._said: set[str] = set()
+        self._last_line = -math.inf
+        """When a line was printed that tells that training goes on, by the clock."""
 
     def on_notice(self, message: str) -> None:
         self._print(f"note: {message}", to_stderr=True)
@@ -57,6 +65,15 @@ class Console(Callback):
             )
             self._bar.start()
 
+    def on_progress(self, step: int, iterations: int, rate: float, seconds_left: float) -> None:
+        speed = f"{rate:,.0f} it/s" if rate >= 10 else f"{rate:.2g} it/s"
+        if self._bar:
+            self._bar.update(self._task, completed=step, rate=speed)
+        elif time.monotonic() - self._last_line >= MOST_SECONDS_SILENT - SECONDS:
+            left = f"about {duration(seconds_left)} left" if step < iterations else "done"
+            self._print(f"step {step} of {iterations}: {speed}, {left}", to_stderr=True)
+            self._last_line = time.monotonic()
+
     def on_log(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._bar:
             speed = self._bar.tasks[0].speed
@@ -70,6 +87,8 @@ class Console(Callback):
 
     def on_sample(self, step: int, path: Path, metrics: Mapping[str, float]) -> None:
         self._print(f"{step} {describe(self._log_format, metrics)}")
+        if self._last_line > -math.inf:  # the rate and the time left were said once
+            self._last_line = time.monotonic()
 
     def on_alarm(self, step: int, figures: Mapping[str, float], wrong: Mapping[str, str]) -> None:
         for kind in wrong.keys() - self._said:  # once, and again if it came back

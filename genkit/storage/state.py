@@ -57,6 +57,18 @@ def snapshot(trainer: Trainer) -> Tensors:
     return {slot.path: slot.tensor.detach().clone() for slot in slots(trainer)}
 
 
+def copy_to_host(tensors: Tensors) -> Tensors:
+    """A copy in memory of the host that no step changes, with one wait for the device."""
+    devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
+    copies = {}
+    for name, tensor in tensors.items():
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
+    for device in devices:
+        torch.cuda.synchronize(device)
+    return copies
+
+
 def restore_snapshot(trainer: Trainer, before: Mapping[str, Tensor]) -> set[str]:
     """Set all back to a snapshot, in place; the paths of what optimizers have made since, which is
     gone.

@@ -75,6 +75,7 @@ def fit(
             raise
         finally:
             training.close()
+            recorder.stop()
             callbacks.on_stop(training.step)
         _evaluate(training, recorder)
         if run.folder.has_curves():
@@ -103,6 +104,8 @@ def _act(training: Training, recorder: RunRecorder, alarm: Alarm, interrupt: Int
     signal = interrupt.signal  # read once: it may come at any moment
     if last or signal or collapsed or step % options.checkpoint_interval == 0:
         recorder.write_checkpoint(training)
+    if last or signal or collapsed:
+        recorder.settle()
     if collapsed:
         raise GenkitError(
             f"{collapsed}; stopped at step {step}, as --stop-on-collapse asks, with its checkpoint"
@@ -159,7 +162,7 @@ def _make_classify(run: Run, notify: Notify) -> Classify | None:
 
 def _begin(training: Training, recorder: RunRecorder, alarm: Alarm) -> None:
     """What is needed before the first step, and what a crash after the last one left undone."""
-    recorder.start_clock(training.step)
+    recorder.start(training)
     folder, step = recorder.folder, training.step
     if not checkpoint.steps(folder.checkpoints):  # then a run that is killed can be resumed
         recorder.write_checkpoint(training)

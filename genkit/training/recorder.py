@@ -26,6 +26,10 @@ from ..storage.folder import (
     RunFolder,
 )
 from .session import Training
+from .writer import Writer
+
+THREADED_DEVICES = {"cuda"}
+"""Types of devices that compute while the host writes; a CPU has no core to spare for that."""
 
 
 @final
@@ -40,6 +44,7 @@ class RunRecorder:
         self.run = run
         self.callbacks = callbacks
         self._clock = _Clock(0)
+        self._writer = Writer(in_thread=False)
 
     @classmethod
     @contextmanager
@@ -68,9 +73,28 @@ class RunRecorder:
         """The run's files."""
         return self.run.folder
 
-    def start_clock(self, step: int) -> None:
-        """Steps are timed from now on."""
-        self._clock = _Clock(step)
+    def start(self, training: Training) -> None:
+        """Steps are timed from now on, and what takes long is written beside them where a device
+        would wait for it.
+        """
+        self._clock = _Clock(training.step)
+        self._writer = Writer(in_thread=training.device.type in THREADED_DEVICES)
+
+    def settle(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            GenkitError: a checkpoint could not be.
+        """
+        self._writer.settle()
+
+    def stop(self) -> None:
+        """No more is written; what was begun is finished."""
+        self._writer.close()
+        try:
+            self._writer.settle()
+        except GenkitError as error:  # what ended the training comes first
+            self.callbacks.on_notice(str(error))
 
     def rewind(self, step: int, info: RunInfo) -> None:
         """Forget all after the checkpoint of ``step``, as if training had not gone past it;
@@ -130,18 +154,26 @@ class RunRecorder:
             RunError: the disk refused.
         """
         step, means = training.step, training.means()
+        self._writer.settle(wait=False)
         try:
             self.folder.append(METRICS, {"step": step, **means})
-            self.folder.append(TIMING, self._clock.read(step))
+            self.folder.append(TIMING, {**self._clock.read(step), **_replay_length(training)})
         except OSError as error:
             raise _cannot_log(self.run, step, error) from error
         self.callbacks.on_log(step, means)
 
     def write_grid(self, step: int, grid: Tensor, means: Mapping[str, float]) -> None:
         """The sample grid of a step."""
-        path = self.folder.samples(step)
-        if self.attempt(lambda: images.save_grid(grid, path), f"the samples of step {step}"):
-            self.callbacks.on_sample(step, path, means)
+        path, on_host = self.folder.samples(step), grid.cpu()
+
+        def write() -> OSError | RunError | None:
+            return _failure_of(lambda: images.save_grid(on_host, path))
+
+        def then(failure: Exception | None) -> None:
+            if self._forgive(failure, f"the samples of step {step}"):
+                self.callbacks.on_sample(step, path, means)
+
+        self._writer.submit(write, then)
 
     def write_reading(self, step: int, row: Mapping[str, float], wrong: Mapping[str, str]) -> None:
         """What the alarm read."""
@@ -152,25 +184,37 @@ class RunRecorder:
     def write_checkpoint(self, training: Training) -> None:
         """The checkpoint of this step; older ones go only when it is safe.
 
+        On a device that computes on meanwhile, its state is copied, and written in a thread:
+        :meth:`settle` waits for it.
+
         Raises:
             RunError: the rows before it could not be made safe.
-            CheckpointError: the disk refused, or a number is not finite.
+            CheckpointError: the disk refused, or a number is not finite; here or in
+                :meth:`settle`.
         """
-        step, options = training.step, training.options
-        try:
-            self.folder.sync_rows()
-        except OSError as error:
-            raise _cannot_log(self.run, step, error) from error
+        self.settle()  # one copy of the state at a time
+        step, options, folder = training.step, training.options, self.folder.checkpoints
         model, rest = state.networks(training.trainer), training.state()
-        path = checkpoint.write(
-            self.folder.checkpoints, step, model, rest, training.may_be_infinite
-        )
-        if not options.keep_all:
+        if training.device.type in THREADED_DEVICES:
+            model, rest = state.copy_to_host(model), state.copy_to_host(rest)
+
+        def write() -> tuple[Path, Exception | None]:
             try:
-                checkpoint.prune(self.folder.checkpoints, options.keep)
+                self.folder.sync_rows()
             except OSError as error:
-                self.callbacks.on_notice(f"an old checkpoint stays: {error}")
-        self.callbacks.on_checkpoint(step, path)
+                raise _cannot_log(self.run, step, error) from error
+            path = checkpoint.write(folder, step, model, rest, training.may_be_infinite)
+            if options.keep_all:
+                return path, None
+            return path, _failure_of(lambda: checkpoint.prune(folder, options.keep))
+
+        def then(written: tuple[Path, Exception | None]) -> None:
+            path, failure = written
+            if failure:
+                self.callbacks.on_notice(f"an old checkpoint stays: {failure}")
+            self.callbacks.on_checkpoint(step, path)
+
+        self._writer.submit(write, then)
 
     def write_failure(self, step: int, error: Exception) -> None:
         """What ended the training."""
@@ -180,13 +224,29 @@ class RunRecorder:
 
     def attempt(self, write: Callable[[], object], what: str) -> bool:
         """Write what can be made later; training goes on where the disk refuses, with a notice."""
-        try:
-            write()
-        except (OSError, RunError) as error:
-            why = getattr(error, "strerror", None) or error
+        return self._forgive(_failure_of(write), what)
+
+    def _forgive(self, failure: Exception | None, what: str) -> bool:
+        """Whether it was written; where the disk refused, that is a notice."""
+        if failure is not None:
+            why = getattr(failure, "strerror", None) or failure
             self.callbacks.on_notice(f"{what} could not be written ({why}); going on without")
-            return False
-        return True
+        return failure is None
+
+
+def _failure_of(write: Callable[[], object]) -> OSError | RunError | None:
+    """How the disk refused; None where it did not."""
+    try:
+        write()
+    except (OSError, RunError) as error:
+        return error
+    return None
+
+
+def _replay_length(training: Training) -> dict[str, float]:
+    """Steps of a replay, where steps are captured several at a time; chosen by timing."""
+    length = getattr(training.stepper, "steps_per_replay", 1)
+    return {"steps_per_replay": length} if length > 1 else {}
 
 
 class _Clock:

@@ -26,5 +26,9 @@ bench *args:
 stress *args:
     python -m tests.stress {{args}}
 
+# The engines' tests on the oldest torch that pyproject.toml promises, in a fresh environment.
+oldest *args:
+    bash .ci/oldest {{args}}
+
 ci:
     bash .ci/run

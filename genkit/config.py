@@ -92,7 +92,8 @@ class TrainOptions(Config):
     )
     kernels: Literal["auto", "torch", "onednn"] = Field(
         "auto",
-        description="library for matrix products and tanh on a CPU; auto: onednn, with AVX-512",
+        description="library for matrix products and tanh on a CPU; auto: onednn in captured steps"
+        " on AMD family 26 (Zen 5), else torch",
     )
     threads: Annotated[int, Field(ge=1, le=MAX_THREADS)] | Literal["probe"] | None = Field(
         None,

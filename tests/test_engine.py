@@ -283,26 +283,6 @@ def test_channels_last_reaches_images_and_weights(images: Tensor) -> None:
     assert run.step == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", BUILTINS)
-def test_cuda_graphs_compute_the_bits_of_eager(name: str) -> None:
-    images = torch.randint(
-        0, 256, (300, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
-    )
-    data = from_images(images)
-    trainer = find_trainer(discover(), name)
-    options = {"batch_size": 32, "log_interval": 1000}
-    made = [build(trainer, trainer.Config(), data.spec, 0, "cuda") for _ in range(2)]
-    eager = training_of(made[0], data, TrainOptions(engine="eager", **options))
-    graph = training_of(made[1], data, TrainOptions(engine="graph", **options))
-    for window in (1, 7, 300):
-        eager.run(window)
-        graph.run(window)
-    assert_same(eager, graph)
-    assert graph.stepper.replays > 0
-    assert isinstance(graph.stepper, CudaGraphSteps)
-
-
 def test_a_failed_capture_restores_the_options_of_optimizers(tiny, images: Tensor) -> None:
     class Schedules(tiny):
         def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:

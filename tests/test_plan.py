@@ -33,12 +33,14 @@ IMAGES = torch.randint(
 )
 
 
-@pytest.mark.parametrize("chosen", ["torch", "onednn"])
+@pytest.mark.parametrize(
+    ("chosen", "precision"), [("torch", "fp32"), ("onednn", "fp32"), ("torch", "bf16")]
+)
 @pytest.mark.parametrize("name", MODELS)
-def test_plans_compute_the_bits_of_eager(name: str, chosen: str) -> None:
+def test_plans_compute_the_bits_of_eager(name: str, chosen: str, precision: str) -> None:
     data = from_images(IMAGES)
     trainer = discover().find(ModelEntry, name).target()
-    options = {"batch_size": 64, "log_interval": 50, "kernels": chosen}
+    options = {"batch_size": 64, "log_interval": 50, "kernels": chosen, "precision": precision}
     made = [build(trainer, trainer.Config(), data.spec, 0, "cpu") for _ in range(2)]
     eager, planned = (
         training_of(each, data, TrainOptions(engine=engine, **options))
@@ -353,7 +355,7 @@ def test_only_what_declares_an_alias_is_a_view() -> None:
         lambda: (x.view(2, 3), x[1:], x.detach(), torch.ops.aten._unsafe_view(x, (3, 2)))
     )
     names = [op.function.overloadpacket.__name__ for op in recording.operations if op.views()]
-    assert names == ["view", "slice", "detach"]
+    assert set(names) == {"view", "slice", "detach"}
     _, recording = record(lambda: (x.add_(1), x + 1, x.sum()))
     assert not [operation for operation in recording.operations if operation.views()]
 

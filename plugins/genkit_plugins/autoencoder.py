@@ -93,7 +93,8 @@ class Autoencoder(genkit.Trainer):
         codes = self.encoder(batch.images)  # (B, L)
         loss = _absolute_error(self.generator(codes), batch.images)
         self.update(autoencoder=loss)
-        self._follow(codes.detach())
+        with torch.autocast(codes.device.type, enabled=False):
+            self._follow(codes.detach().float())
         return {"loss": loss.detach()}
 
     def _follow(self, codes: Tensor) -> None:

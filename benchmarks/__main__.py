@@ -28,6 +28,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from genkit.engines import kernels
+
 from .peers import CONTENDERS, contenders as contenders_of
 from .work import GRAPH_STEPS, LOG_INTERVAL
 
@@ -334,6 +336,7 @@ def main() -> None:
         "threads": arguments.threads,
         "machine": {
             "processor": _processor(),
+            "vendor and family": kernels.processor(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
         },

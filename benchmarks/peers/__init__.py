@@ -9,8 +9,10 @@ handicapped, none is tuned beyond what its own documentation recommends.
 ALSO = {
     "genkit, torch's kernels": "benchmarks.peers.genkit_engine:torch",
     "genkit, torch's kernels, steps run by Python": "benchmarks.peers.genkit_engine:eager",
+    "genkit, oneDNN's kernels": "benchmarks.peers.genkit_engine:onednn",
+    "genkit, oneDNN's kernels, steps run by Python": "benchmarks.peers.genkit_engine:onednn-eager",
 }
-"""``--kernels torch``, and ``--engine eager`` with it: what each of the two brings."""
+"""``--kernels`` and ``--engine eager``: what each of the two brings."""
 
 CONTENDERS: dict[str, dict[str, str]] = {
     "simple-gan": {

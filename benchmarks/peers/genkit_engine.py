@@ -48,18 +48,15 @@ class Loop:
 
 
 def make(work: Work, how: str = "auto") -> Made:
-    """As by default; with torch's kernels (``torch``); by the engine eager with them (``eager``);
-    or, on CUDA, with TF32 allowed (``tf32``).
+    """As by default; with torch's kernels (``torch``) or oneDNN's (``onednn``); the same by the
+    engine eager (``eager``, ``onednn-eager``); or, on CUDA, with TF32 allowed (``tf32``).
     """
-    if how == "torch" and work.device != "cpu":
+    if how in ("torch", "onednn", "onednn-eager") and work.device != "cpu":
         raise RuntimeError("on a GPU all kernels are torch's")
     if how == "tf32" and work.device == "cpu":
         raise RuntimeError("TF32 needs a CUDA device")
-    loop = Loop(
-        work,
-        "eager" if how == "eager" else "auto",
-        "torch" if how in ("torch", "eager") else "auto",
-    )
+    kernels = "onednn" if "onednn" in how else "torch" if how in ("torch", "eager") else "auto"
+    loop = Loop(work, "eager" if "eager" in how else "auto", kernels)
     if how == "tf32":  # after Training.prepare, which has settings of its own
         settings.allow_tf32(True)
     return loop, versions("genkit-torch", "torch")

@@ -57,13 +57,29 @@ def test_nobody_waits_long_for_one_that_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
-    with Turns(CPU, tmp_path) as stopped, Turns(CPU, tmp_path) as other:
+    stopped, other = Turns(CPU, tmp_path), Turns(CPU, tmp_path)
+    with stopped, other:
         assert stopped._has_turn
         assert not other._has_turn
+        waited = other.waited
+        other.pass_on()  # it does not wait at every slice
+        assert other.waited == waited
         stopped._release()
         other._ends = 0.0
         other.pass_on()
         assert other._has_turn
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_training_inside_a_training_computes_in_its_turn(tmp_path: Path) -> None:
+    with Turns(CPU, tmp_path) as outer:
+        with Turns(CPU, tmp_path) as inner:
+            assert inner._files == []
+            inner.pass_on()
+        assert outer._has_turn
+        assert Turns(CPU, tmp_path)._files == []
+    with Turns(CPU, tmp_path) as later:
+        assert later._has_turn
 
 
 def test_turns_are_taken_only_where_they_help(

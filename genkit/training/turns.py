@@ -12,6 +12,7 @@ folder. Other programs know nothing of it.
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,9 @@ PATIENCE_SECONDS = 2.0
 """After which a training computes without its turn: who has it may have been stopped, or be in a
 very long step.
 """
+RETRY_SECONDS = 30.0
+"""After which it asks for a turn again."""
+_taking = threading.local()
 
 
 @final
@@ -47,6 +51,8 @@ class Turns:
     def __init__(self, device: torch.device, folder: Path | None = None) -> None:
         cores = _cores()
         wants_most = device.type == "cpu" and 2 * torch.get_num_threads() > len(cores) > 1
+        # A training inside another one, as of a callback, computes in the turn of that.
+        self._inner = getattr(_taking, "now", False)
         self.problem = ""
         """Why no turns are taken though they would be of use; else empty."""
         self.waited = 0.0
@@ -54,7 +60,7 @@ class Turns:
         self._files: list[int] = []
         self._ends = 0.0
         self._has_turn = False
-        if wants_most and fcntl is not None:
+        if wants_most and not self._inner and fcntl is not None:
             self._open(folder or Path(tempfile.gettempdir()), cores)
 
     def _open(self, folder: Path, cores: list[int]) -> None:
@@ -69,6 +75,7 @@ class Turns:
             self._close()
 
     def __enter__(self) -> "Turns":
+        _taking.now = True
         self._take()
         return self
 
@@ -78,6 +85,7 @@ class Turns:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        _taking.now = self._inner
         self._release()
         self._close()
 
@@ -99,7 +107,7 @@ class Turns:
             fcntl.flock(following, fcntl.LOCK_UN)
         now = time.perf_counter()
         self.waited += now - start
-        self._ends = now + SLICE_SECONDS
+        self._ends = now + (SLICE_SECONDS if self._has_turn else RETRY_SECONDS)
 
     def _lock(self, file: int, deadline: float) -> bool:
         """Whether it could be locked in time."""

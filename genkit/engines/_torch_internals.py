@@ -2,7 +2,8 @@
 missing.
 
 Whatever is imported here was there in the oldest and in the newest torch that ``just oldest`` and
-CI run.
+CI run. The names of operations in the lists of ``plan.py`` and ``recording.py`` are compared with
+what a step runs: one that torch does not have matches nothing.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 runs where there is one.
 """
 
+import inspect
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -119,6 +120,18 @@ def test_a_failed_capture_is_healed_and_says_what_failed_first(fake: FakeCuda) -
     assert not generator.state.capturing
     assert not fake.default_generators[1].state.capturing
     assert fake.current == "the stream of before"
+
+
+def test_torch_takes_what_a_capture_hands_it() -> None:
+    """The stand-in takes anything, so the real names are looked at as far as that goes here."""
+    inspect.signature(torch.cuda.graph).bind(
+        object(), pool=1, stream=None, capture_error_mode="thread_local"
+    )
+    inspect.signature(torch.cuda.Stream.__new__).bind(torch.cuda.Stream, torch.device("cuda"))
+    for name in ("graph_pool_handle", "current_stream", "set_stream", "default_generators"):
+        assert hasattr(torch.cuda, name)
+    for name in ("graphsafe_set_state", "clone_state", "set_state"):
+        assert hasattr(torch.Generator, name)
 
 
 def test_a_capture_is_made_on_the_run_s_device_and_a_stream_of_its_own(fake: FakeCuda) -> None:
@@ -244,8 +257,11 @@ def test_settings_on_which_bits_depend() -> None:
         settings.set_exact(torch.device("cuda"))
         expected = {"cudnn_deterministic": "on", "tf32": "off"}
         assert settings.describe(torch.device("cuda")) == expected
+        with torch.backends.cudnn.flags(enabled=False):  # as a double backward of an RNN needs
+            pass
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+        torch.backends.cudnn.allow_tf32 = True
 
 
 def on_cuda(trainer: type[genkit.Trainer], engine: str, size: int = 28, **options: Any) -> Training:

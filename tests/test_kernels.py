@@ -168,6 +168,26 @@ def test_a_resumed_run_changes_kernels_at_the_same_step(first: int) -> None:
 
 
 @pytest.mark.usefixtures("zen_5")
+def test_what_a_first_step_keeps_does_not_move_the_change_of_kernels() -> None:
+    from genkit_plugins.simple_gan import SimpleGAN
+
+    class Keeps(SimpleGAN):
+        size: int | None = None
+
+        def step(self, batch: genkit.Batch, rng: genkit.Rng) -> genkit.Metrics:
+            self.size = self.size or len(batch.images)
+            return super().step(batch, rng)
+
+    whole = genkit.train(Keeps, dataset=IMAGES, iterations=6, **OPTIONS)
+    part = genkit.train(Keeps, dataset=IMAGES, iterations=1, **OPTIONS)
+    resumed = genkit.resume(
+        part.path, trainer=Keeps, dataset=IMAGES, iterations=6, progress=False
+    )
+    assert resumed.info.environment.kernels == "onednn"
+    assert bits(whole, 6) == bits(resumed, 6)
+
+
+@pytest.mark.usefixtures("zen_5")
 def test_a_step_that_is_not_captured_has_torch_s_kernels_from_the_first_step_on() -> None:
     from genkit_plugins.simple_gan import SimpleGAN
 

@@ -554,6 +554,56 @@ def by_mse(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
     return nn.functional.mse_loss(fake, real) + nn.functional.huber_loss(fake, real)
 
 
+class ReadsBackward(torch.autograd.Function):
+    """Its backward pass does something else late, and asks on the host whether it is late."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, iteration: Tensor) -> Tensor:
+        ctx.iteration = iteration
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * (2 if ctx.iteration.numpy() > 8 else 1), None
+
+
+def read_backward(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    return (ReadsBackward.apply(fake, self.iteration) - real).square().mean()
+
+
+def read_in_a_hook(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    fake.register_hook(lambda gradient: gradient * (2 if self.iteration.tolist() > 8 else 1))
+    return (fake - real).square().mean()
+
+
+def read_in_a_callback(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).square().sum(1) * (2 if self.iteration.tolist() > 8 else 1)
+
+    return nn.functional.triplet_margin_with_distance_loss(
+        fake.flatten(1), real.flatten(1), -real.flatten(1), distance_function=distance
+    )
+
+
+def buffer_replaced(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    if not hasattr(self, "average"):
+        self.register_buffer("average", torch.zeros(()))
+    self.average = torch.where(self.iteration > 8, fake.detach().mean(), self.average)
+    return (fake - real).square().mean()
+
+
+def parameter_replaced(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    weight = self.discriminator.layer.weight
+    weight.data = weight.data * torch.where(self.iteration > 8, 0.5, 1.0)
+    return (fake - real).square().mean() + weight.square().mean()
+
+
+def kept_with_its_graph(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
+    before = getattr(self, "before", None)
+    self.before = fake
+    return (fake - real).square().mean() + (0 if before is None else before.detach().mean() ** 2)
+
+
 @pytest.mark.parametrize(
     ("loss", "planned"),
     [
@@ -564,6 +614,12 @@ def by_mse(self: genkit.Trainer, fake: Tensor, real: Tensor) -> Tensor:
         (product, False),
         (dropout, False),
         (not_a_number, True),
+        (read_backward, False),
+        (read_in_a_hook, False),
+        (read_in_a_callback, False),
+        (buffer_replaced, False),
+        (parameter_replaced, False),
+        (kept_with_its_graph, False),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -1,8 +1,10 @@
 """What reads tensors on the host while a step is recorded is seen, and laid to who does it."""
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,28 @@ def test_a_read_is_blamed_on_the_line_that_reads(name: str) -> None:
     _, recording = record(lambda: READS[name](x + 1))
     assert recording.host_reads[0].startswith(f"Tensor.{name} (test_recording.py:")
     assert recording.optimizer_reads == []
+
+
+def test_reads_of_hooks_and_of_dlpack_are_seen_and_a_profiler_stays() -> None:
+    x = torch.randn(3, requires_grad=True)
+
+    def step() -> None:
+        y = x * 2
+        y.register_hook(lambda gradient: gradient.tolist() and None)
+        torch.autograd.grad(y.sum(), x)
+
+    def profile(*_: object) -> None:
+        """Whatever a user measures."""
+
+    sys.setprofile(profile)
+    try:
+        _, recording = record(step)
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)
+    assert "Tensor.tolist (test_recording.py:" in recording.host_reads[0]
+    _, recording = record(lambda: np.from_dlpack(torch.ones(2)))
+    assert recording.host_reads[0].startswith("Tensor.__dlpack__")
 
 
 def test_nothing_of_torch_is_replaced_while_recording() -> None:

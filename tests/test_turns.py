@@ -1,5 +1,9 @@
 """Turns: trainings that each want most of the cores compute one after the other; and their pace."""
 
+import errno
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,63 +26,137 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
+def taking(folder: Path, **options: object) -> Turns:
+    return Turns(CPU, pytest.fail, folder=folder, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("two_cores")
 def test_who_waits_comes_before_who_has_just_computed(tmp_path: Path) -> None:
     order: list[str] = []
-    first, second = Turns(CPU, tmp_path), Turns(CPU, tmp_path)
-    entered = threading.Event()
+    first, second = taking(tmp_path), taking(tmp_path)
 
     def other() -> None:
-        entered.set()
         with second:
             order.append("second")
 
     thread = threading.Thread(target=other)
     with first:
         order.append("first")
-        thread.start()
-        entered.wait()
         first.pass_on()  # the turn is not over: it goes on
         order.append("first")
+        thread.start()
         # Until the other one waits in line, nothing could keep this one from overtaking it.
-        following = first._files[1]
-        while first._lock(following, deadline=0):
-            turns.fcntl.flock(following, turns.fcntl.LOCK_UN)
+        while is_free(first._files[1]):
+            pass
         first._ends = 0.0
         first.pass_on()
         order.append("first, later")
     thread.join()
     assert order == ["first", "first", "second", "first, later"]
-    assert second.waited > 0
+
+
+def is_free(file: int) -> bool:
+    try:
+        turns.fcntl.flock(file, turns.fcntl.LOCK_EX | turns.fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    turns.fcntl.flock(file, turns.fcntl.LOCK_UN)
+    return True
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_nobody_waits_long_for_one_that_was_stopped(
+def test_of_many_none_computes_without_a_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
-    stopped, other = Turns(CPU, tmp_path), Turns(CPU, tmp_path)
-    with stopped, other:
-        assert stopped._has_turn
-        assert not other._has_turn
-        waited = other.waited
-        other.pass_on()  # it does not wait at every slice
-        assert other.waited == waited
-        stopped._release()
-        other._ends = 0.0
-        other.pass_on()
-        assert other._has_turn
+    """However long the line is: each turn that is taken begins the wait anew."""
+    monkeypatch.setattr(turns, "SLICE_SECONDS", 0.02)
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.5)
+    without: list[int] = []
+    taken = [0] * 5
+    end = threading.Event()
+
+    def compute(number: int) -> None:
+        with taking(tmp_path) as mine:
+            while not end.is_set():
+                without.extend([] if mine._has_turn else [number])
+                mine._ends = 0.0
+                taken[number] += 1
+                mine.pass_on()
+
+    threads = [threading.Thread(target=compute, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    while min(taken) < 20:
+        end.wait(0.01)
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert without == []
+
+
+HOLDER = """
+import sys, time, torch
+from pathlib import Path
+from genkit.training import turns
+turns._cores = lambda: [0, 1]
+torch.get_num_threads = lambda: 2
+with turns.Turns(torch.device("cpu"), print, folder=Path(sys.argv[1])) as mine:
+    print(mine._has_turn, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_process_that_was_killed_leaves_its_turn_and_one_that_was_stopped_is_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.05)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        holder.send_signal(signal.SIGSTOP)
+        with taking(tmp_path) as other:
+            assert not other._has_turn
+            ends = other._ends
+            other.pass_on()  # it does not wait at every slice
+            assert other._ends == ends
+            holder.kill()
+            holder.wait()
+            other._ends = 0.0
+            other.pass_on()
+            assert other._has_turn
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_who_is_to_stop_does_not_wait(tmp_path: Path) -> None:
+    with taking(tmp_path):
+        _taking_elsewhere(tmp_path)
+
+
+def _taking_elsewhere(folder: Path) -> None:
+    """In a thread, as one inside another training would not take turns."""
+    seen: list[bool] = []
+
+    def enter() -> None:
+        with taking(folder, should_stop=lambda: True) as stopping:
+            seen.append(stopping._has_turn)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [False]
 
 
 @pytest.mark.usefixtures("two_cores")
 def test_a_training_inside_a_training_computes_in_its_turn(tmp_path: Path) -> None:
-    with Turns(CPU, tmp_path) as outer:
-        with Turns(CPU, tmp_path) as inner:
+    with taking(tmp_path) as outer:
+        with taking(tmp_path) as inner:
             assert inner._files == []
             inner.pass_on()
         assert outer._has_turn
-        assert Turns(CPU, tmp_path)._files == []
-    with Turns(CPU, tmp_path) as later:
+        assert taking(tmp_path)._files == []
+    with taking(tmp_path) as later:
         assert later._has_turn
 
 
@@ -95,15 +173,16 @@ def test_turns_are_taken_only_where_they_help(
     ):
         monkeypatch.setattr(turns, "_cores", lambda cores=cores: list(range(cores)))
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        with Turns(torch.device(device), tmp_path) as taking:
-            assert taking._has_turn == taken
-        assert taking._files == []
+        with Turns(torch.device(device), pytest.fail, folder=tmp_path) as mine:
+            assert mine._has_turn == taken
+        assert mine._files == []
     assert len(list(tmp_path.iterdir())) == 4  # two for each set of cores
 
 
 @pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize("what", ["folder", "lock"])
 def test_a_training_says_that_it_takes_no_turns_and_goes_on(
-    tiny, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny, images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     heard: list[str] = []
 
@@ -111,12 +190,25 @@ def test_a_training_says_that_it_takes_no_turns_and_goes_on(
         def on_notice(self, message: str) -> None:
             heard.append(message)
 
-    nowhere = SimpleNamespace(gettempdir=lambda: str(tmp_path / "none"))
-    monkeypatch.setattr(turns, "tempfile", nowhere)
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    place = tmp_path / "none" if what == "folder" else tmp_path
+    monkeypatch.setattr(turns, "tempfile", SimpleNamespace(gettempdir=lambda: str(place)))
+    if what == "lock":
+        monkeypatch.setattr(turns.fcntl, "flock", refuse)
     options = {"iterations": 2, "batch_size": 4, "device": "cpu", "progress": False}
-    run = genkit.train(tiny, dataset=images, callbacks=[Notices()], **options)
-    assert run.step == 2
-    assert any(line.startswith("no turns with other trainings") for line in heard), heard
+    if what == "lock":  # of turns alone, and not of the run's folder
+        with Turns(CPU, heard.append, folder=tmp_path) as mine:
+            mine.pass_on()
+        assert mine._files == []
+    else:
+        run = genkit.train(tiny, dataset=images, callbacks=[Notices()], **options)
+        assert run.step == 2
+    [line] = [
+        line for line in heard if line.startswith("no turns with other trainings are taken: ")
+    ]
+    assert ("No locks" if what == "lock" else "No such file") in line
 
 
 class Clock:

@@ -114,8 +114,10 @@ def test_writes_are_done_in_order_and_their_errors_reach_the_caller() -> None:
         writer.close()
     writer = Writer(in_thread=True)
     writer.submit(lambda: 1 / 0, done.append)
+    writer.submit(lambda: 3, done.append)
     with pytest.raises(ZeroDivisionError):
         writer.settle()
+    assert done[-1] == 3  # what was written after it counts
     writer.close()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -113,7 +114,8 @@ class Resident(_OnDevice):
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
         indices = self._order.indices(first, steps)
         if self._device.type == "cuda":  # from pinned memory, nothing waits for the copy
-            indices = indices.pin_memory()
+            with cuda.device(self._device):
+                indices = indices.pin_memory()
         yield indices.to(self._device, non_blocking=True)
 
     def close(self) -> None:
@@ -191,8 +193,9 @@ class _HostBuffer:
         pinned = device.type == "cuda"
         self._split = split
         shape = (room, *split.images.shape[1:])
-        self._images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        self._labels = torch.empty(room, dtype=torch.int64, pin_memory=pinned)
+        with cuda.device(device) if pinned else nullcontext():
+            self._images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+            self._labels = torch.empty(room, dtype=torch.int64, pin_memory=pinned)
         self._copied: Any = cuda.Event() if pinned else None
         """Recorded behind the last copy to the device."""
 

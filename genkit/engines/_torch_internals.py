@@ -6,6 +6,7 @@ CI run. The names of operations in the lists of ``plan.py`` and ``recording.py``
 what a step runs: one that torch does not have matches nothing.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,6 @@ def register_generator(graph: Any, generator: torch.Generator) -> None:
     """Let a CUDA graph draw from ``generator``; from torch 2.14 on graphs find generators
     themselves, and the call only prints a warning.
     """
-    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if release < (2, 14) and hasattr(graph, "register_generator_state"):
+    release = re.findall(r"\d+", torch.__version__)[:2]
+    if tuple(map(int, release)) < (2, 14) and hasattr(graph, "register_generator_state"):
         graph.register_generator_state(generator)

@@ -77,6 +77,7 @@ class CudaCapture:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph, current = cuda.CUDAGraph(), cuda.current_stream(self._device)
         register_generator(graph, self._generator)
+        cause: Exception | None = None
         try:
             # Of this thread alone: another one may be pinning the images of the next window.
             with (
@@ -88,11 +89,16 @@ class CudaCapture:
                     capture_error_mode="thread_local",
                 ),
             ):
-                work()
+                try:
+                    work()
+                except Exception as error:
+                    cause = error
+                    raise
         except Exception as error:
             cuda.set_stream(current)  # torch leaves its own where the capture itself fails
             self._heal_generators()
-            raise ContractError(_first_cause(error)) from error
+            # That of the step, not that of the capture which it broke off.
+            raise ContractError(first_line(cause or error)) from error
         replay: Callable[[], None] = graph.replay
         return replay
 
@@ -122,13 +128,6 @@ class CudaCapture:
         self._under_way.append(event)
         if len(self._under_way) > REPLAYS_AHEAD:
             self._under_way.popleft().synchronize()
-
-
-def _first_cause(error: BaseException) -> str:
-    """What went wrong first: the error of the step, not that of the capture which it broke off."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return first_line(error)
 
 
 @final
@@ -222,17 +221,22 @@ class CudaGraphSteps:
         return result
 
 
-def steps_per_replay(most: int, window: int) -> int:
+def steps_per_replay(most: int, window: int, most_of_all: int = MAX_STEPS) -> int:
     """The largest number of steps, at most ``most``, that divides a window: no step remains."""
-    most = max(1, min(most, MAX_STEPS))
+    most = max(1, min(most, most_of_all))
     return max(number for number in range(1, most + 1) if window % number == 0)
 
 
 def common_window(intervals: tuple[int, ...], chunk: int) -> int:
-    """Steps that windows are made of, between one event and the next.
+    """Steps of a window: what comes between one event and the next, or a part of it.
 
     Args:
         intervals: steps from one log row, grid or checkpoint to the next.
-        chunk: the most steps that the loader brings at a time.
+        chunk: the most steps that the loader brings at a time. Where the interval is longer, the
+            window is the largest of equal parts, unless it would be less than half of ``chunk``.
     """
-    return min(math.gcd(*intervals), chunk)
+    between = math.gcd(*intervals)
+    if between <= chunk:
+        return between
+    part = steps_per_replay(chunk, between, most_of_all=chunk)
+    return part if 2 * part >= chunk else chunk

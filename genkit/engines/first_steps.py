@@ -69,11 +69,13 @@ class FirstSteps:
         metrics = self._eager.steps(indices[:1], should_stop)
         self._made += 1
         changed = first_difference(before, python_state(trainer))
-        # A stop does not wait for a capture, unless it decides about kernels.
-        stops = should_stop() and kernels.python == kernels.captured
+        # What decides about kernels comes at the same step in every process of a run. Else a stop
+        # does not wait for it, and the first step of a process may keep something in Python.
+        decides = kernels.python != kernels.captured
+        later = (changed or should_stop()) and not decides
         if changed and self._made > 1:
             self._fall_back(changes_message(changed))
-        elif not (changed or stops or int(trainer.iteration) < PYTHON_STEPS):
+        elif not later and int(trainer.iteration) >= PYTHON_STEPS:
             self._capture(indices)
         return metrics
 

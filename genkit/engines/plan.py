@@ -157,6 +157,10 @@ Keeper = Callable[[Tensor], object]
 
 
 def _keeper(recorded: Tensor, sharing: dict[int, set[int]]) -> Keeper:
+    """By its place where no other tensor that a call reads lies there; else by copying.
+
+    What autograd saved shows as another tensor, too.
+    """
     alone = len(sharing[storage(recorded)]) == 1
     keep: Any = recorded.set_ if alone and recorded.numel() else recorded.copy_
     return keep  # type: ignore[no-any-return]
@@ -176,6 +180,8 @@ def _call_and_keep_each(
 ) -> None:
     for keep, value in zip(keepers, tree_leaves(function(*args, **kwargs)), strict=True):
         if keep:
+            if not isinstance(value, Tensor):
+                raise ContractError(f"{function} gives another number of tensors when repeated")
             keep(value)
 
 
@@ -204,7 +210,7 @@ _OVERLOADS = {
 }
 # fmt: on
 """More of them, which have only overloads; to call one takes longer by a third of a microsecond."""
-_FOREACH_OPS = {"_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_", "_foreach_add_"}
+_OF_LISTS = {"_fused_adam_", "_fused_adamw_", "_fused_sgd_", "_fused_adagrad_", "_foreach_add_"}
 """Operations on lists, which a call of an overload converts slowly."""
 _UNSAFE_WHEN_TRACED = (
     "aten.prod.",
@@ -238,7 +244,7 @@ def _callable(function: Callable[..., Any]) -> Callable[..., Any]:
     of torch.
     """
     name = _name(function)
-    if name in _FOREACH_OPS and hasattr(torch, name):
+    if name in _OF_LISTS and hasattr(torch, name):
         bare: Callable[..., Any] = getattr(torch, name)
         return bare
     return without_wrapper(function)

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from ..interfaces import Trainer
 from ..storage import state
+from ._torch_internals import version_of
 
 MAX_PARTS = 1_000
 """Of a list, or the like, that is looked through for numbers."""
+MEMORY = "memory of "
+"""Begins the names of where parameters and buffers lie."""
 _REGISTERED = ("_parameters", "_buffers", "_modules", "state", "param_groups", "defaults")
 
 
@@ -28,11 +31,16 @@ def python_state(trainer: Trainer) -> dict[str, object]:
     seen |= {id(slot.tensor) for slot in state.slots(trainer) if slot.holder is not None}
     optimizers = {f"optimizer {name}": o for name, o in trainer.optimizers.items()}
     found = state.scalars(trainer)
+    for slot in state.slots(trainer):
+        if slot.holder is None:
+            found[f"{MEMORY}{slot.path}"] = slot.tensor.data_ptr()
     for prefix, holder in {**dict(trainer.named_modules()), **optimizers}.items():
         inner = isinstance(holder, torch.optim.Optimizer)  # whose private names are torch's affair
         for name, value in vars(holder).items():
             if name not in _REGISTERED and not (inner and name.startswith("_")):
-                found |= _values(f"{prefix}.{name}" if prefix else name, value, seen)
+                # Networks may keep what they compute from parameters, as a normalised weight.
+                kept = not prefix or inner
+                found |= _values(f"{prefix}.{name}" if prefix else name, value, seen, kept)
     return found
 
 
@@ -50,7 +58,10 @@ def first_difference(before: Mapping[str, object], now: Mapping[str, object]) ->
     return None
 
 
-def _values(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+def _values(
+    name: str, value: object, seen: set[int], computed: bool
+) -> Iterator[tuple[str, object]]:
+    """Numbers and the like by name; tensors with a graph only with ``computed``."""
     if value is None or isinstance(value, Number | str | bytes):
         yield name, value
     elif isinstance(value, torch.Generator):
@@ -62,13 +73,15 @@ def _values(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, obj
     ):
         return
     elif isinstance(value, Tensor):
-        if value.grad_fn is None:  # else it was computed from parameters, as a normalised weight is
-            yield name, (id(value), 0 if value.is_inference() else value._version)
+        if value.grad_fn is None or computed:
+            yield name, (id(value), version_of(value))
     else:
-        yield from _parts(name, value, seen)
+        yield from _parts(name, value, seen, computed)
 
 
-def _parts(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+def _parts(
+    name: str, value: object, seen: set[int], computed: bool
+) -> Iterator[tuple[str, object]]:
     seen.add(id(value))
     if isinstance(value, Mapping):
         parts = [(str(key), part) for key, part in value.items()]
@@ -77,4 +90,4 @@ def _parts(name: str, value: object, seen: set[int]) -> Iterator[tuple[str, obje
     else:
         parts = list(getattr(value, "__dict__", {}).items())
     for key, part in parts if len(parts) <= MAX_PARTS else ():
-        yield from _values(f"{name}.{key}" if name else key, part, seen)
+        yield from _values(f"{name}.{key}" if name else key, part, seen, computed)

@@ -6,10 +6,13 @@ changed in place) stays frozen in a replay, and shows as a difference from a ste
 """
 
 import math
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
@@ -42,16 +45,23 @@ _METHODS = {
         "numpy",
         "tolist",
         "item",
+        "apply_",
+        "map_",
         "__array__",
+        "__dlpack__",
         "__repr__",
         "__format__",
         "__bool__",
         "__float__",
         "__int__",
         "__index__",
+        "__complex__",
     )
 }
 """What reads a tensor on the host, some of them without an operation."""
+_NAMES = set(_METHODS.values())
+_CODES = {m.__code__: n for m, n in _METHODS.items() if isinstance(m, FunctionType)}
+"""Of those that torch wrote in Python."""
 _FACTORIES = (torch.tensor, torch.as_tensor, torch.asarray)
 """What copies numbers to a device without an operation."""
 
@@ -86,7 +96,10 @@ class Operation:
         schema = schema_of(self.function)
         if schema is None or self.writes() or not schema.returns:
             return False
-        return all(returned.alias_info is not None for returned in schema.returns)
+        declared = all(returned.alias_info is not None for returned in schema.returns)
+        given = {storage(tensor) for tensor in self.inputs()} if declared else set()
+        # Some declare it and copy where they have to.
+        return declared and all(storage(tensor) in given for tensor in self.outputs())
 
 
 def storage(tensor: Tensor) -> int:
@@ -149,7 +162,12 @@ class Recording:
 
 
 class _Reads(TorchFunctionMode):
-    """Notes the methods of a tensor that give its numbers to Python."""
+    """Notes the methods of a tensor that give its numbers to Python.
+
+    torch switches a mode off while a function that it handed over runs, and ``autograd.grad`` is
+    one of them: what hooks of gradients and backward passes in Python read is seen by a profiler of
+    the thread.
+    """
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
@@ -158,10 +176,31 @@ class _Reads(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if name := _METHODS.get(func):
             self._recording.note_read(f"Tensor.{name}")
-        result = func(*args, **(kwargs or {}))
+        inside = isinstance(func, FunctionType) and not name
+        with self._profiled() if inside else nullcontext():
+            result = func(*args, **(kwargs or {}))
         if func in _FACTORIES and result.device.type != "cpu":
             self._recording.note_read(f"torch.{func.__name__} of numbers of Python")
         return result
+
+    @contextmanager
+    def _profiled(self) -> Iterator[None]:
+        before = sys.getprofile()
+        sys.setprofile(self._note_call)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    def _note_call(self, frame: FrameType, event: str, called: Any) -> None:
+        if event == "call":
+            name = _CODES.get(frame.f_code)
+        elif event == "c_call" and isinstance(getattr(called, "__self__", None), Tensor):
+            name = called.__name__ if called.__name__ in _NAMES else None
+        else:
+            return
+        if name:
+            self._recording.note_read(f"Tensor.{name}")
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -20,16 +20,11 @@ def set_exact(device: torch.device) -> None:
 def allow_tf32(allowed: bool) -> None:
     """Whether float32 products and convolutions may compute in TF32.
 
-    From torch 2.9 on by its new settings: it refuses to mix them with the old ones.
+    By torch's older settings in every version: the newer ones make ``torch.backends.cudnn.flags``
+    fail, which some models need.
     """
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        precision = "tf32" if allowed else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = precision
-        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
-        torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
-    else:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-        torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def describe(device: torch.device) -> dict[str, str]:
@@ -43,7 +38,4 @@ def describe(device: torch.device) -> dict[str, str]:
 
 
 def _tf32() -> bool:
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        conv = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-        return "ieee" not in (torch.backends.cuda.matmul.fp32_precision, conv)
     return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)

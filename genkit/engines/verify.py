@@ -10,7 +10,7 @@ from ..errors import ContractError
 from ..storage import state
 from .base import Stepper, Work, never_stop
 from .eager import EagerSteps
-from .python_state import first_difference, python_state
+from .python_state import MEMORY, first_difference, python_state
 
 VERIFY_STEPS = 3
 """Steps, at least, over which replays are compared with the same steps run by Python."""
@@ -105,6 +105,8 @@ def restore_snapshot(work: Work, before: state.Tensors) -> set[str]:
 
 def changes_message(name: str) -> str:
     """Why a step that changes what is no tensor cannot be captured."""
+    if name.startswith(MEMORY):
+        return f"it replaces {name.removeprefix(MEMORY)} instead of changing it in place"
     return f"it changes {name}, which is no parameter or buffer"
 
 

@@ -5,6 +5,7 @@ folds over it.
 """
 
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -62,8 +63,9 @@ def copy_to_host(tensors: Tensors) -> Tensors:
     devices = {tensor.device for tensor in tensors.values() if tensor.is_cuda}
     copies = {}
     for name, tensor in tensors.items():
-        copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
-        copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
+        with torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext():
+            copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
     for device in devices:
         torch.cuda.synchronize(device)
     return copies

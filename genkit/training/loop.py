@@ -51,16 +51,15 @@ def fit(
     callbacks.on_start(run.path, training.step, options.iterations, log_format)
     alarm = _make_alarm(training, recorder, classify)
     pace = Pace(training.step, options.iterations)
-    with Interrupt() as interrupt, Turns(training.device) as turns:
+    with (
+        Interrupt() as interrupt,
+        Turns(training.device, callbacks.on_notice, interrupt.requested) as turns,
+    ):
 
         def should_stop() -> bool:
-            if interrupt.requested() or pace.due():
-                return True
             turns.pass_on()
-            return False
+            return interrupt.requested() or pace.due()
 
-        if turns.problem:
-            callbacks.on_notice(f"no turns with other trainings are taken: {turns.problem}")
         try:
             _begin(training, recorder, alarm)
             while training.step < options.iterations:
@@ -75,8 +74,10 @@ def fit(
             raise
         finally:
             training.close()
-            recorder.stop()
-            callbacks.on_stop(training.step)
+            try:
+                recorder.stop()
+            finally:
+                callbacks.on_stop(training.step)
         _evaluate(training, recorder)
         if run.folder.has_curves():
             recorder.attempt(lambda: draw_curves(run), "the curves")

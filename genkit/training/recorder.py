@@ -93,8 +93,8 @@ class RunRecorder:
         self._writer.close()
         try:
             self._writer.settle()
-        except GenkitError as error:  # what ended the training comes first
-            self.callbacks.on_notice(str(error))
+        except Exception as error:  # noqa: BLE001 (what ended the training comes first)
+            self.callbacks.on_notice(first_line(error))
 
     def rewind(self, step: int, info: RunInfo) -> None:
         """Forget all after the checkpoint of ``step``, as if training had not gone past it;

@@ -108,6 +108,8 @@ class Training:
         order = Order(len(data.train), per_step, options.seed)
         loader = loader_factory(data.train, order, device)
         intervals = options.log_interval, options.sample_interval, options.checkpoint_interval
+        window = common_window(intervals, loader.chunk)
+        loader.chunk = min(loader.chunk, window)
         work = Work(
             trainer,
             loader,
@@ -116,7 +118,7 @@ class Training:
             chosen,
             options.precision,
             torch.channels_last if options.channels_last else torch.contiguous_format,
-            common_window(intervals, loader.chunk),
+            window,
         )
         stepper = choose_stepper(options.engine, work, make_captured)
         return cls(work, stepper, data, options, owner)
@@ -204,7 +206,7 @@ class Training:
 
     def _read(self) -> tuple[dict[str, float], bool, bool]:
         """Means, and whether all metrics and all networks are finite: one wait for the device, and
-        none if it was read at this step already.
+        none if it was read at this step already, since nothing but a step changes them.
         """
         if self._summary is None or self._summary[0] != self.step:
             summary = self.metrics.summary(self.step)

@@ -3,7 +3,8 @@
 Threads of a CPU kernel wait for each other many times in a step, and while they wait they occupy
 their cores. Where two trainings each have as many threads as there are cores, each waits for
 threads that the other one keeps from running, and both together reach a third of the rate of one.
-In turns of a quarter of a second they reach the whole. It changes no number of threads, so no bit.
+In turns of a quarter of a second they reach nearly all of it. It changes no number of threads, so
+no bit.
 
 Trainings of one user on one set of cores take turns, by locked files in the system's temporary
 folder. Other programs know nothing of it.
@@ -11,11 +12,11 @@ folder. Other programs know nothing of it.
 
 import hashlib
 import os
+import platform
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, final
@@ -31,8 +32,8 @@ SLICE_SECONDS = 0.25
 """Of a turn: long beside the milliseconds for which idle threads still occupy their cores."""
 POLL_SECONDS = 0.001
 PATIENCE_SECONDS = 2.0
-"""After which a training computes without its turn: who has it may have been stopped, or be in a
-very long step.
+"""Without a turn that anyone takes, after which a training computes all the same: who has the turn
+may have been stopped, or be in a very long step.
 """
 RETRY_SECONDS = 30.0
 """After which it asks for a turn again."""
@@ -45,34 +46,40 @@ class Turns:
 
     Args:
         device: where it computes; only on a CPU is there anything to share.
+        notify: called if turns cannot be taken though they would be of use.
+        should_stop: a training that is to stop does not wait.
         folder: where the locked files are; None: in the system's temporary folder.
     """
 
-    def __init__(self, device: torch.device, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        notify: Callable[[str], object],
+        should_stop: Callable[[], bool] = lambda: False,
+        folder: Path | None = None,
+    ) -> None:
         cores = _cores()
         wants_most = device.type == "cpu" and 2 * torch.get_num_threads() > len(cores) > 1
         # A training inside another one, as of a callback, computes in the turn of that.
         self._inner = getattr(_taking, "now", False)
-        self.problem = ""
-        """Why no turns are taken though they would be of use; else empty."""
-        self.waited = 0.0
-        """Seconds."""
+        self._notify = notify
+        self._should_stop = should_stop
         self._files: list[int] = []
         self._ends = 0.0
         self._has_turn = False
         if wants_most and not self._inner and fcntl is not None:
-            self._open(folder or Path(tempfile.gettempdir()), cores)
+            try:
+                self._open(folder or Path(tempfile.gettempdir()), cores)
+            except OSError as error:
+                self._give_up(error)
 
     def _open(self, folder: Path, cores: list[int]) -> None:
-        name = hashlib.sha256(str(cores).encode()).hexdigest()[:12]
-        try:
-            for part in ("turn", "next"):
-                path = folder / f"genkit-{os.getuid()}-{name}.{part}"
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-                self._files.append(os.open(path, flags, 0o600))
-        except OSError as error:
-            self.problem = f"cannot open {folder}/genkit-*: {error.strerror}"
-            self._close()
+        # The folder may be shared by several machines.
+        name = hashlib.sha256(f"{platform.node()} {cores}".encode()).hexdigest()[:12]
+        for part in ("turn", "next"):
+            path = folder / f"genkit-{os.getuid()}-{name}.{part}"
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._files.append(os.open(path, flags, 0o600))
 
     def __enter__(self) -> "Turns":
         _taking.now = True
@@ -86,7 +93,6 @@ class Turns:
         trace: TracebackType | None,
     ) -> None:
         _taking.now = self._inner
-        self._release()
         self._close()
 
     def pass_on(self) -> None:
@@ -99,35 +105,50 @@ class Turns:
         if not self._files:
             return
         turn, following = self._files
-        start = time.perf_counter()
-        # Who waits holds the place behind the one who computes, who cannot overtake it then.
-        deadline = start + PATIENCE_SECONDS
-        if self._lock(following, deadline):
-            self._has_turn = self._lock(turn, deadline)
-            fcntl.flock(following, fcntl.LOCK_UN)
+        try:
+            # Who waits holds the place behind the one who computes, who cannot overtake it then.
+            if self._lock(following):
+                self._has_turn = self._lock(turn)
+                fcntl.flock(following, fcntl.LOCK_UN)
+            if self._has_turn:
+                os.pwrite(turn, time.time_ns().to_bytes(16), 0)  # others see that someone goes on
+        except OSError as error:
+            self._give_up(error)
         now = time.perf_counter()
-        self.waited += now - start
         self._ends = now + (SLICE_SECONDS if self._has_turn else RETRY_SECONDS)
 
-    def _lock(self, file: int, deadline: float) -> bool:
-        """Whether it could be locked in time."""
-        while True:
-            with suppress(OSError):
+    def _lock(self, file: int) -> bool:
+        """Whether it could be locked before there was no turn for too long."""
+        last, deadline = b"", 0.0
+        while not self._should_stop():
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
                 return True
-            if time.perf_counter() >= deadline:
+            now, current = time.perf_counter(), os.pread(self._files[0], 16, 0)
+            if current != last or not deadline:
+                last, deadline = current, now + PATIENCE_SECONDS
+            elif now >= deadline:
                 return False
             time.sleep(POLL_SECONDS)
+        return False
 
     def _release(self) -> None:
         if self._has_turn:
             fcntl.flock(self._files[0], fcntl.LOCK_UN)
             self._has_turn = False
 
+    def _give_up(self, error: OSError) -> None:
+        self._close()
+        self._notify(f"no turns with other trainings are taken: {error.strerror}")
+
     def _close(self) -> None:
+        """Closing unlocks, too."""
         for file in self._files:
             os.close(file)
-        self._files = []
+        self._files, self._has_turn = [], False
 
 
 def _cores() -> list[int]:

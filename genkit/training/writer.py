@@ -28,14 +28,20 @@ class Writer:
             self._pending.append((self._thread.submit(write), then))
 
     def settle(self, *, wait: bool = True) -> None:
-        """Finish what was submitted; without ``wait``, only what is written by now.
+        """Finish all that was submitted; without ``wait``, only what is written by now.
 
         Raises:
-            Exception: what a write raised.
+            Exception: what the first write that failed raised.
         """
+        failed: Exception | None = None
         while self._pending and (wait or self._pending[0][0].done()):
             future, then = self._pending.popleft()
-            then(future.result())
+            try:
+                then(future.result())
+            except Exception as error:  # noqa: BLE001 (raised below)
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def close(self) -> None:
         """Let the thread end, with all that was submitted written."""

@@ -180,9 +180,7 @@ def test_what_a_first_step_keeps_does_not_move_the_change_of_kernels() -> None:
 
     whole = genkit.train(Keeps, dataset=IMAGES, iterations=6, **OPTIONS)
     part = genkit.train(Keeps, dataset=IMAGES, iterations=1, **OPTIONS)
-    resumed = genkit.resume(
-        part.path, trainer=Keeps, dataset=IMAGES, iterations=6, progress=False
-    )
+    resumed = genkit.resume(part.path, trainer=Keeps, dataset=IMAGES, iterations=6, progress=False)
     assert resumed.info.environment.kernels == "onednn"
     assert bits(whole, 6) == bits(resumed, 6)
 

@@ -6,21 +6,16 @@ changed in place) stays frozen in a replay, and shows as a difference from a ste
 """
 
 import math
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..errors import ContractError
 from ._torch_internals import TorchDispatchMode, schema_of, tree_leaves, tree_map_only
+from .host_reads import HostReads, innermost_place
 
 _READS = {
     *(
@@ -39,31 +34,6 @@ _TAGS = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 tags.
 """
 _INDEXING = ("aten.index.", "aten.index_put")  # depend on data only where an index is a mask
-_METHODS = {
-    getattr(Tensor, name): name
-    for name in (
-        "numpy",
-        "tolist",
-        "item",
-        "apply_",
-        "map_",
-        "__array__",
-        "__dlpack__",
-        "__repr__",
-        "__format__",
-        "__bool__",
-        "__float__",
-        "__int__",
-        "__index__",
-        "__complex__",
-    )
-}
-"""What reads a tensor on the host, some of them without an operation."""
-_NAMES = set(_METHODS.values())
-_CODES = {m.__code__: n for m, n in _METHODS.items() if isinstance(m, FunctionType)}
-"""Of those that torch wrote in Python."""
-_FACTORIES = (torch.tensor, torch.as_tensor, torch.asarray)
-"""What copies numbers to a device without an operation."""
 
 
 @dataclass(frozen=True)
@@ -154,53 +124,11 @@ class Recording:
 
     def note_read(self, what: str) -> None:
         """Something reads a tensor on the host, now."""
-        place = _innermost_place()
+        place = innermost_place()
         if place is None:
             self.optimizer_reads.append(what)
         else:
             self.host_reads.append(f"{what} ({place})")
-
-
-class _Reads(TorchFunctionMode):
-    """Notes the methods of a tensor that give its numbers to Python.
-
-    torch switches a mode off while a function that it handed over runs, and ``autograd.grad`` is
-    one of them: what hooks of gradients and backward passes in Python read is seen by a profiler of
-    the thread.
-    """
-
-    def __init__(self, recording: Recording) -> None:
-        super().__init__()
-        self._recording = recording
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if name := _METHODS.get(func):
-            self._recording.note_read(f"Tensor.{name}")
-        inside = isinstance(func, FunctionType) and not name
-        with self._profiled() if inside else nullcontext():
-            result = func(*args, **(kwargs or {}))
-        if func in _FACTORIES and result.device.type != "cpu":
-            self._recording.note_read(f"torch.{func.__name__} of numbers of Python")
-        return result
-
-    @contextmanager
-    def _profiled(self) -> Iterator[None]:
-        before = sys.getprofile()
-        sys.setprofile(self._note_call)
-        try:
-            yield
-        finally:
-            sys.setprofile(before)
-
-    def _note_call(self, frame: FrameType, event: str, called: Any) -> None:
-        if event == "call":
-            name = _CODES.get(frame.f_code)
-        elif event == "c_call" and isinstance(getattr(called, "__self__", None), Tensor):
-            name = called.__name__ if called.__name__ in _NAMES else None
-        else:
-            return
-        if name:
-            self._recording.note_read(f"Tensor.{name}")
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -254,23 +182,6 @@ def _crosses_devices(operation: Operation) -> bool:
 
 
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-_TORCH = Path(torch.__file__).parent
-_GENKIT = Path(__file__).parent.parent
-
-
-def _innermost_place() -> str | None:
-    """File and line of the innermost frame that is neither torch's nor genkit's; None where that is
-    inside the step of an optimizer of torch.
-    """
-    for frame, line in traceback.walk_stack(None):
-        path = Path(frame.f_code.co_filename)
-        if _TORCH in path.parents:
-            stepped = frame.f_locals.get("self") if frame.f_code.co_name == "step" else None
-            if isinstance(stepped, torch.optim.Optimizer):
-                return None
-        elif _GENKIT not in path.parents:
-            return f"{path.name}:{line}"
-    return "unknown"
 
 
 def record(
@@ -289,7 +200,7 @@ def record(
     """
     recording = Recording()
     recorder = _Recorder(recording, max_bytes, keep)
-    with _Reads(recording), recorder:
+    with HostReads(recording.note_read), recorder:
         result = step()
     if recorder.made > max_bytes:
         raise ContractError(

@@ -339,7 +339,7 @@ def test_collectives_are_refused_by_name() -> None:
         for work, name in (
             (lambda: distributed.all_reduce(torch.ones(2)), "c10d.allreduce_.default"),
             (
-                lambda: functional.all_reduce(torch.ones(2), "sum", distributed.group.WORLD),
+                lambda: functional.all_reduce(torch.ones(2), "sum", distributed.group.WORLD) + 1,
                 "_c10d_functional.all_reduce.default",
             ),
         ):

@@ -94,7 +94,7 @@ class Autoencoder(genkit.Trainer):
         loss = _absolute_error(self.generator(codes), batch.images)
         self.update(autoencoder=loss)
         with torch.autocast(codes.device.type, enabled=False):
-            self._follow(codes.detach().float())
+            self._follow(codes.detach().to(self.generator.code_mean.dtype))
         return {"loss": loss.detach()}
 
     def _follow(self, codes: Tensor) -> None:

@@ -379,6 +379,27 @@ def test_results_in_one_piece_of_memory_and_lists_of_one() -> None:
             assert torch.equal(target, work())
 
 
+def test_memory_that_a_step_writes_into_itself_stays_where_it_is() -> None:
+    x, kept, target = torch.randn(4, 4), torch.zeros(4, 4), torch.zeros(4, 4)
+
+    def work() -> Tensor:
+        first = x + 1  # of the size of what follows, and not needed after it
+        second = first * 2
+        torch.add(second, x, out=kept)
+        third = second.tanh()
+        torch.mul(third, 2, out=third)
+        return third + (kept - second).sigmoid()
+
+    _, recording = record(lambda: target.copy_(work()))
+    planned = Plan(recording.operations)
+    for _ in range(3):
+        x.add_(0.1)
+        planned.run()
+        got, inside = target.clone(), kept.clone()
+        assert got.equal(work())
+        assert inside.equal(kept)
+
+
 def test_what_gives_nothing_is_not_forgotten() -> None:
     x = torch.ones(1)
     _, recording = record(lambda: torch._assert_async(x))

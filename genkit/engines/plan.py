@@ -5,6 +5,7 @@ on the very same tensors, and writes their results where the recorded ones lie: 
 no graph for autograd is built, and no optimizer's Python is run.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -19,6 +20,9 @@ from .recording import Operation, is_ordinary, record, storage
 
 MAX_RECORDED_BYTES = 2**30
 """Bytes of a step's tensors, all of which a plan keeps; a step that makes more is not planned."""
+
+MIN_MOVED_BYTES = 2**17
+"""Of a result with views that are pointed at it; to copy a smaller one is faster."""
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 Rewrite = Callable[[Sequence[Operation]], Sequence[Operation]]
@@ -96,11 +100,13 @@ class Plan:
             storage(t) for operation in operations if operation.writes() for t in operation.inputs()
         }
         sharing = _tensors_by_storage(operations)
-        self._calls: list[Call] = [
-            _call(operation, sharing)
+        computing = [
+            operation
             for operation in operations
             if not operation.views() and not _constant(operation, changed)
         ]
+        self._calls: list[Call] = [_call(operation, sharing) for operation in computing]
+        _share_memory(computing, self._calls, sharing)
 
     def run(self) -> None:
         """Run the operations again."""
@@ -124,16 +130,48 @@ def _check_replayable(operation: Operation) -> None:
             raise ContractError(f"a {type(tensor).__name__} of a special kind cannot be planned")
 
 
-def _tensors_by_storage(operations: Sequence[Operation]) -> dict[int, set[int]]:
-    """Storage → the ids of the recorded tensors that lie in it."""
-    found: dict[int, set[int]] = {}
+Sharing = dict[int, dict[int, Tensor]]
+"""Storage → the recorded tensors that lie in it, by id."""
+
+
+def _tensors_by_storage(operations: Sequence[Operation]) -> Sharing:
+    found: Sharing = {}
     for operation in operations:
         for tensor in (*operation.inputs(), *operation.outputs()):
-            found.setdefault(storage(tensor), set()).add(id(tensor))
+            found.setdefault(storage(tensor), {})[id(tensor)] = tensor
     return found
 
 
-def _call(operation: Operation, sharing: dict[int, set[int]]) -> Call:
+def _share_memory(operations: Sequence[Operation], calls: Sequence[Call], sharing: Sharing) -> None:
+    """Let results lie where others of the same size lay that are not needed any more.
+
+    Only those that calls write into, and of which there are no views. It keeps what a step works on
+    in the cache: for the article's autoencoder that is worth 7 %.
+    """
+    held = {number: place for place, tensors in sharing.items() for number in tensors}
+    last: dict[int, int] = {}
+    for number, operation in enumerate(operations):
+        for tensor in (*operation.inputs(), *operation.outputs()):
+            last[held[id(tensor)]] = number
+    free: dict[int, list[torch.UntypedStorage]] = {}
+    ending: dict[int, list[Tensor]] = {}
+    for number, (operation, (_, _, kwargs)) in enumerate(zip(operations, calls, strict=True)):
+        given = {id(tensor) for tensor in kwargs.values() if isinstance(tensor, Tensor)}
+        given -= {id(tensor) for tensor in operation.inputs()}  # written into by the step itself
+        for tensor in operation.outputs():
+            place = held[id(tensor)]
+            if id(tensor) not in given or len(sharing[place]) > 1:
+                continue
+            if blocks := free.get(tensor.untyped_storage().nbytes()):
+                shape = tensor.storage_offset(), tensor.size(), tensor.stride()
+                tensor.set_(blocks.pop(), *shape)
+            ending.setdefault(last[place], []).append(tensor)
+        for tensor in ending.pop(number, ()):
+            memory = tensor.untyped_storage()
+            free.setdefault(memory.nbytes(), []).append(memory)
+
+
+def _call(operation: Operation, sharing: Sharing) -> Call:
     """What repeats an operation."""
     args, kwargs = operation.args, operation.kwargs
     inputs = {storage(tensor) for tensor in operation.inputs()}
@@ -156,14 +194,26 @@ Keeper = Callable[[Tensor], object]
 """Takes a result to where its recorded form lies."""
 
 
-def _keeper(recorded: Tensor, sharing: dict[int, set[int]]) -> Keeper:
-    """By its place where no other tensor that a call reads lies there; else by copying.
-
-    What autograd saved shows as another tensor, too.
+def _keeper(recorded: Tensor, sharing: Sharing) -> Keeper:
+    """A large result takes the memory of the recorded one's place, and its views go along; a small
+    one is copied.
     """
-    alone = len(sharing[storage(recorded)]) == 1
-    keep: Any = recorded.set_ if alone and recorded.numel() else recorded.copy_
+    lying = list(sharing[storage(recorded)].values())
+    keep: Any = recorded.copy_
+    if len(lying) == 1 and recorded.numel():
+        keep = recorded.set_
+    elif recorded.untyped_storage().nbytes() >= MIN_MOVED_BYTES:
+        shapes = [(int(t.storage_offset()), t.size(), t.stride()) for t in lying]
+        keep = functools.partial(_move, list(zip(lying, shapes, strict=True)))
     return keep  # type: ignore[no-any-return]
+
+
+def _move(
+    places: list[tuple[Tensor, tuple[int, torch.Size, tuple[int, ...]]]], new: Tensor
+) -> None:
+    memory = new.untyped_storage()
+    for tensor, shape in places:
+        tensor.set_(memory, *shape)
 
 
 def _call_and_keep(

@@ -68,7 +68,7 @@ def is_free(file: int) -> bool:
 def test_of_many_none_computes_without_a_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the line is: each turn that is taken begins the wait anew."""
+    """However long the line is: each turn that is taken restarts the patience of who waits."""
     monkeypatch.setattr(turns, "SLICE_SECONDS", 0.02)
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.5)
     without: list[int] = []
@@ -266,17 +266,17 @@ def test_a_line_comes_after_ten_seconds_and_then_within_thirty(
 def test_a_long_interval_is_left_for_the_progress_and_changes_nothing(
     tiny, images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, int]] = []
+    readings: list[tuple[int, int]] = []
 
     class Watches(genkit.Callback):
         def on_progress(self, step: int, iterations: int, rate: float, seconds_left: float) -> None:
-            told.append((step, iterations))
+            readings.append((step, iterations))
 
     options = {"iterations": 30, "batch_size": 4, "device": "cpu", "progress": False}
     undisturbed = genkit.train(tiny, dataset=images, **options)
     monkeypatch.setattr(pace, "SECONDS", 0.0)
     run = genkit.train(tiny, dataset=images, callbacks=[Watches()], **options)
-    assert len(told) > 10
-    assert told[-1] == (30, 30)
+    assert len(readings) > 10
+    assert readings[-1] == (30, 30)
     for name in ("metrics.jsonl", "checkpoints/step-000000030/model.safetensors"):
         assert (run.path / name).read_bytes() == (undisturbed.path / name).read_bytes()

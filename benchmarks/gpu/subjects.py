@@ -77,7 +77,7 @@ def prepare_on(
 
 
 def load_data(arguments: dict[str, Any]) -> ImageData:
-    """The images that another process was told of."""
+    """The images that another process wrote."""
     return from_images(np.load(arguments["images"], allow_pickle=False))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ContractError
 from . import kernels
-from ._torch_internals import schema_of, tree_leaves, without_wrapper
+from ._torch_internals import schema_of, tree_leaves, tree_map_only, without_wrapper
 from .base import Kind, ShouldStop, Work
 from .recording import Operation, is_ordinary, record, storage
 
@@ -96,6 +96,7 @@ class Plan:
     def __init__(self, operations: Sequence[Operation]) -> None:
         for operation in operations:
             _check_replayable(operation)
+        operations = _without_graphs(operations)
         changed = {
             storage(t) for operation in operations if operation.writes() for t in operation.inputs()
         }
@@ -113,6 +114,23 @@ class Plan:
         with torch.no_grad():
             for function, args, kwargs in self._calls:
                 function(*args, **kwargs)
+
+
+def _without_graphs(operations: Sequence[Operation]) -> list[Operation]:
+    """The same on the same memory, of tensors that autograd does not look after: calls are faster,
+    and the graphs of the recorded step are let go.
+    """
+    made: dict[int, Tensor] = {}
+
+    def bare(tensor: Tensor) -> Tensor:
+        if id(tensor) not in made:
+            made[id(tensor)] = tensor.detach() if tensor.requires_grad else tensor
+        return made[id(tensor)]
+
+    return [
+        Operation(o.function, *tree_map_only(Tensor, bare, (o.args, o.kwargs, o.results)))
+        for o in operations
+    ]
 
 
 def _check_replayable(operation: Operation) -> None:
@@ -145,8 +163,8 @@ def _tensors_by_storage(operations: Sequence[Operation]) -> Sharing:
 def _share_memory(operations: Sequence[Operation], calls: Sequence[Call], sharing: Sharing) -> None:
     """Let results lie where others of the same size lay that are not needed any more.
 
-    Only those that calls write into, and of which there are no views. It keeps what a step works on
-    in the cache: for the article's autoencoder that is worth 7 %.
+    Only those that calls write into. It keeps what a step works on in the cache: for the article's
+    autoencoder that is worth 3 to 7 %.
     """
     held = {number: place for place, tensors in sharing.items() for number in tensors}
     last: dict[int, int] = {}
@@ -160,11 +178,13 @@ def _share_memory(operations: Sequence[Operation], calls: Sequence[Call], sharin
         given -= {id(tensor) for tensor in operation.inputs()}  # written into by the step itself
         for tensor in operation.outputs():
             place = held[id(tensor)]
-            if id(tensor) not in given or len(sharing[place]) > 1:
+            if id(tensor) not in given:
                 continue
             if blocks := free.get(tensor.untyped_storage().nbytes()):
-                shape = tensor.storage_offset(), tensor.size(), tensor.stride()
-                tensor.set_(blocks.pop(), *shape)
+                memory = blocks.pop()
+                for each in sharing[place].values():  # it, and its views
+                    shape = int(each.storage_offset()), each.size(), each.stride()
+                    each.set_(memory, *shape)
             ending.setdefault(last[place], []).append(tensor)
         for tensor in ending.pop(number, ()):
             memory = tensor.untyped_storage()

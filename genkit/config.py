@@ -66,8 +66,8 @@ class TrainOptions(Config):
     keep: int = Field(3, ge=1, description="checkpoints kept, the newest ones")
     keep_all: bool = Field(False, description="keep every checkpoint")
     on_bad_image: OnBadImage = Field(
-        "refuse",
-        description="on an image file that cannot be used: refuse the dataset, or skip the file",
+        "skip",
+        description="on an image file that cannot be used: skip the file, or refuse the dataset",
     )
     stop_on_collapse: bool = Field(
         False,

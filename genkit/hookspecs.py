@@ -79,6 +79,12 @@ class DatasetEntry(Entry):
     """Target of a function that returns the path, or the bytes, of a weights file of the
     classifier, see :mod:`genkit.evaluation.extractor`.
     """
+    config: str = ""
+    """Target of a :class:`genkit.Config` subclass: the options of the dataset, which are options of
+    ``genkit train``. Its values are in :attr:`genkit.DataRequest.options`.
+    """
+    argument: str = ""
+    """What follows the colon in ``--dataset NAME:ARGUMENT``, as help shows it, such as ``PATH``."""
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,17 @@ from ..errors import (
 from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
+from ..rng import Rng
 
+HASHED_IMAGES = 4096
+"""Images that are hashed at a time, so that few of a mapped file are in memory at once."""
 MAX_LISTED_SKIPS = 10
 """Skipped files that are listed; of the others only the number is shown."""
 
 Notify = Callable[[str], None]
 """Shows one line to the user."""
+Augment = Callable[[Tensor, Rng], Tensor]
+"""Changes training batches, see :attr:`ImageData.augment`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Split:
     """uint8 ``(N, C, H, W)``."""
     labels: Tensor | None = None
     """int64 ``(N,)``."""
+    release: Callable[[], None] | None = None
+    """For images that are mapped from a file: lets go of the memory that was read so far. Such a
+    split is streamed, and never copied to the device as a whole.
+    """
+    known_fingerprint: str | None = None
+    """What :meth:`fingerprint` gives, where whoever made the split has computed it."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -58,6 +69,24 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the shape, pixels and labels."""
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
+        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        for start in range(0, len(self), HASHED_IMAGES):
+            digest.update(self.images[start : start + HASHED_IMAGES].contiguous().numpy().data)
+            if self.release is not None:
+                self.release()
+        if self.labels is not None:
+            digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def combine_fingerprints(training: str, held_out: str) -> str:
+    """The fingerprint of a dataset, from those of its splits."""
+    return hashlib.sha256(f"{training} {held_out}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,6 +108,15 @@ class ImageData:
     """Number of classes K; labels are 0 to K - 1. None: there are no labels."""
     argument: str | None = None
     """An argument that finds the same images from any working directory; None: the one given."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes 0 to K - 1; None: they have none."""
+    summary: str | None = None
+    """One line on what was read and what was done to it; shown, and kept in the run."""
+    augment: Augment | None = None
+    """Called as ``augment(images, rng)`` on every training batch, on the device: float ``(B, C, H,
+    W)`` in [-1, 1] → the same. It is captured with the step, so it changes no input in place, draws
+    from ``rng`` alone and reads nothing on the host.
+    """
 
     def __post_init__(self) -> None:
         if len(self.train) == 0:
@@ -108,12 +146,8 @@ class ImageData:
         return DataSpec(channels, height, width, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the shape, pixels and labels of the training images."""
-        digest = hashlib.sha256(str(tuple(self.train.images.shape)).encode())
-        digest.update(self.train.images.contiguous().numpy().data)
-        if self.train.labels is not None:
-            digest.update(self.train.labels.contiguous().numpy().data)
-        return digest.hexdigest()
+        """SHA-256 of the shapes, pixels and labels of the training and the held-out images."""
+        return combine_fingerprints(self.train.fingerprint(), self.test.fingerprint())
 
 
 @dataclass(frozen=True)
@@ -124,7 +158,11 @@ class DataRequest:
     """The data root: the folder of downloads."""
     argument: str = ""
     """What follows the colon in ``--dataset NAME:ARGUMENT``."""
-    on_bad_image: OnBadImage = "refuse"
+    options: Any = None
+    """The options of the dataset: an instance of the ``config`` of its entry; None where it names
+    none.
+    """
+    on_bad_image: OnBadImage = "skip"
     """What :meth:`bad_image` does."""
     limit: int | None = None
     """Number of images of a run whose dataset is read again, else None; with more, stop reading."""
@@ -132,6 +170,10 @@ class DataRequest:
     """``(C, H, W)`` of the images of such a run, else None."""
     offline: bool = False
     """Download and write nothing; absent images raise :class:`genkit.DataUnavailableError`."""
+    legacy: bool = False
+    """The run is of a genkit that knew no options of datasets: read the images as it did."""
+    show_progress: bool = False
+    """Whether long work shows a bar on standard error."""
     skipped: list[str] = field(default_factory=list)
     """Files skipped and why; genkit shows them to the user."""
 

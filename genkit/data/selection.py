@@ -14,6 +14,7 @@ from .datasets import (
     DataRequest,
     ImageData,
     Notify,
+    combine_fingerprints,
     data_root,
     from_images,
     load_dataset,
@@ -31,6 +32,15 @@ class DatasetInfo(Config):
     held_out: int
     spec: DataSpec
     fingerprint: str
+    """Of training and held-out images and labels; in runs of an older genkit, which know no
+    ``training_fingerprint``, of those for training alone.
+    """
+    training_fingerprint: str | None = None
+    options: dict[str, Any] | None = None
+    """The options of the dataset; None in runs of an older genkit, which knew none."""
+    class_names: tuple[str, ...] | None = None
+    summary: str | None = None
+    """What was read and what was done to it, in one line."""
 
 
 def select_dataset(
@@ -66,8 +76,11 @@ def select_dataset(
     return describe(full_name, registered.plugin.distribution, data), data
 
 
-def describe(name: str, distribution: str | None, data: ImageData) -> DatasetInfo:
-    """What ``run.json`` says of images."""
+def describe(
+    name: str, distribution: str | None, data: ImageData, options: Config | None = None
+) -> DatasetInfo:
+    """What ``run.json`` says of images, which were read with ``options``."""
+    training = data.train.fingerprint()
     return DatasetInfo(
         name=name,
         distribution=distribution,
@@ -75,7 +88,11 @@ def describe(name: str, distribution: str | None, data: ImageData) -> DatasetInf
         images=len(data.train),
         held_out=len(data.test),
         spec=data.spec,
-        fingerprint=data.fingerprint(),
+        fingerprint=combine_fingerprints(training, data.test.fingerprint()),
+        training_fingerprint=training,
+        options={} if options is None else options.model_dump(mode="json"),
+        class_names=data.class_names,
+        summary=data.summary,
     )
 
 

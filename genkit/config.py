@@ -69,6 +69,9 @@ class TrainOptions(Config):
         "skip",
         description="on an image file that cannot be used: skip the file, or refuse the dataset",
     )
+    flip: bool = Field(
+        False, description="mirror half of the images left to right, drawn anew for each batch"
+    )
     stop_on_collapse: bool = Field(
         False,
         description="end training when the alarm finds the samples collapsed;"

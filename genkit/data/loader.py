@@ -19,6 +19,10 @@ CHUNK_BYTES = 2**26
 """Images that a stream copies to the device at a time; as many wait on the host."""
 CHUNK_STEPS = 256
 """The most steps that they are for."""
+RELEASE_BYTES = 2**24
+"""Of a mapped file that are in memory at a time while a window is gathered."""
+NEIGHBOUR_BYTES = 2**16
+"""Linux's ``fault_around_bytes``: what it maps around a page that is read."""
 
 
 class Order:
@@ -77,8 +81,10 @@ class Loader(Protocol):
 def make_loader(split: Split, order: Order, device: torch.device) -> Loader:
     """A loader of resident images if they take at most half of the device's free memory.
 
-    Otherwise they are streamed.
+    Otherwise they are streamed, and always if they are mapped from a file.
     """
+    if split.release is not None:
+        return Streamed(split, order, device)
     if device.type == "cuda" and split.images.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
         return Streamed(split, order, device)
     return Resident(split, order, device)
@@ -124,11 +130,12 @@ class Resident(_OnDevice):
 
 @final
 class Streamed(_OnDevice):
-    """Streams a split that is too large for the device.
+    """Streams a split that is too large for the device, or mapped from a file.
 
-    While steps are made, a thread gathers the next images in pinned memory. The images of every
-    window lie at the same address on the device, where a captured graph finds them, so a window is
-    copied when the steps before are done.
+    While steps are made, a thread gathers the next images on the host. The images of every window
+    lie at the same address on the device, where a captured graph finds them, so a window is copied
+    when the steps before are done. On a CPU there is nothing to copy: windows lie in the two halves
+    of the images in turn.
 
     Args:
         split: the images, on the host.
@@ -146,14 +153,29 @@ class Streamed(_OnDevice):
         self._split = split
         self._device = device
         room = self.chunk * order.per_step
-        self.images = torch.empty((room, *split.images.shape[1:]), dtype=torch.uint8, device=device)
+        in_place = device.type == "cpu"
+        size = 2 * room if in_place else room
+        self.images = torch.empty((size, *split.images.shape[1:]), dtype=torch.uint8, device=device)
         self.labels = (
-            None if split.labels is None else torch.empty(room, dtype=torch.int64, device=device)
+            None if split.labels is None else torch.empty(size, dtype=torch.int64, device=device)
         )
-        self._local = torch.arange(room, device=device).view(self.chunk, order.per_step)
+        local = torch.arange(size, device=device).view(-1, self.chunk, order.per_step)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="genkit-stream")
-        self._buffers = [_HostBuffer(split, room, device) for _ in range(2)]
+        self._buffers = [
+            _HostBuffer(
+                split,
+                room,
+                device,
+                local[half if in_place else 0],
+                self._half(half, room) if in_place else None,
+            )
+            for half in range(2)
+        ]
         self._next: tuple[int, int, Future[_HostBuffer]] | None = None
+
+    def _half(self, number: int, room: int) -> tuple[Tensor, Tensor | None]:
+        half = slice(number * room, (number + 1) * room)
+        return self.images[half], None if self.labels is None else self.labels[half]
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
         end = first + steps
@@ -161,7 +183,7 @@ class Streamed(_OnDevice):
             count = min(self.chunk, end - first)
             buffer, rows = self._gathered(first, count), count * self._order.per_step
             buffer.copy_to(self.images, self.labels, rows)
-            self._buffers.reverse()  # the next images go to the other one, while this is copied
+            self._buffers.reverse()  # the next images go to the other one, while this is used
             first += count
             # Beyond the last requested step, the next window is gathered: it is likely requested.
             ahead = min(self.chunk, end - first) or count
@@ -170,7 +192,7 @@ class Streamed(_OnDevice):
                 ahead,
                 self._thread.submit(self._buffers[0].gather, self._order.indices(first, ahead)),
             )
-            yield self._local[:count]
+            yield buffer.local[:count]
 
     def _gathered(self, first: int, count: int) -> "_HostBuffer":
         if self._next is not None:
@@ -187,15 +209,34 @@ class Streamed(_OnDevice):
 
 @final
 class _HostBuffer:
-    """Images and labels of a window on the host, in memory that a CUDA device copies from."""
+    """Images and labels of a window on the host.
 
-    def __init__(self, split: Split, room: int, device: torch.device) -> None:
+    Args:
+        split: what they are taken from.
+        room: images of a window.
+        device: what they are for; a CUDA device copies them from pinned memory.
+        local: int64 ``(chunk, B)``: where they are on the device.
+        memory: images and labels on a CPU, which are the buffer; None: it has memory of its own.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        room: int,
+        device: torch.device,
+        local: Tensor,
+        memory: tuple[Tensor, Tensor | None] | None,
+    ) -> None:
         pinned = device.type == "cuda"
+        self.local = local
         self._split = split
+        self._in_place = memory is not None
         shape = (room, *split.images.shape[1:])
         with cuda.device(device) if pinned else nullcontext():
-            self._images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-            self._labels = torch.empty(room, dtype=torch.int64, pin_memory=pinned)
+            self._images, self._labels = memory or (
+                torch.empty(shape, dtype=torch.uint8, pin_memory=pinned),
+                torch.empty(room, dtype=torch.int64, pin_memory=pinned),
+            )
         self._copied: Any = cuda.Event() if pinned else None
         """Recorded behind the last copy to the device."""
 
@@ -204,18 +245,31 @@ class _HostBuffer:
         if self._copied is not None:
             self._copied.synchronize()
         index = indices.flatten().numpy()
-        # numpy's take, because it releases the interpreter lock.
-        images = self._images[: len(index)].numpy()
-        np.take(self._split.images.numpy(), index, axis=0, out=images, mode="clip")
-        if self._split.labels is not None:
+        self._gather_images(index)
+        if self._split.labels is not None and self._labels is not None:
             labels = self._labels[: len(index)].numpy()
             np.take(self._split.labels.numpy(), index, out=labels, mode="clip")
         return self
 
+    def _gather_images(self, index: np.ndarray) -> None:
+        source, images = self._split.images.numpy(), self._images.numpy()
+        release = self._split.release
+        # With the pages of an image, the system maps their neighbours.
+        touched = source[0].nbytes + NEIGHBOUR_BYTES
+        part = len(index) if release is None else max(1, RELEASE_BYTES // touched)
+        for start in range(0, len(index), part):
+            some = index[start : start + part]
+            # numpy's take, because it releases the interpreter lock.
+            np.take(source, some, axis=0, out=images[start : start + len(some)], mode="clip")
+            if release is not None:
+                release()
+
     def copy_to(self, images: Tensor, labels: Tensor | None, rows: int) -> None:
         """Copy the first ``rows`` samples to the device, behind the steps that are under way."""
+        if self._in_place:
+            return
         images[:rows].copy_(self._images[:rows], non_blocking=True)
-        if labels is not None:
+        if labels is not None and self._labels is not None:
             labels[:rows].copy_(self._labels[:rows], non_blocking=True)
         if self._copied is not None:
             self._copied.record(cuda.current_stream(images.device))
@@ -225,4 +279,7 @@ def iterate_batches(split: Split, size: int, device: torch.device | str) -> Iter
     """Yield the whole split once, in batches of ``size`` on the device; the last may be smaller."""
     for start in range(0, len(split), size):
         labels = None if split.labels is None else split.labels[start : start + size].to(device)
-        yield Batch(from_uint8(split.images[start : start + size].to(device)), labels)
+        images = from_uint8(split.images[start : start + size].to(device))
+        if split.release is not None:
+            split.release()
+        yield Batch(images, labels)

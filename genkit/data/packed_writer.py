@@ -70,6 +70,9 @@ class PackedWriter:
         self._first = self._position = room_for_header(self._names)
         self._counts = [0, 0]
         self._labels: list[np.ndarray] = []
+        if self._names is not None and (not labelled or classes not in (None, len(self._names))):
+            count = classes if labelled else 0
+            raise DataError(f"{len(self._names)} names of classes were given to pack, for {count}")
         if self._first > MAX_HEADER_BYTES:
             raise DataError(f"the names of {len(self._names or ())} classes are too long to pack")
         file.seek(self._first)

@@ -21,6 +21,10 @@ from .data.datasets import (
 from .data.images import (
     open_image as open_image,
 )
+from .data.packed import (
+    create_packed as create_packed,
+    open_packed as open_packed,
+)
 from .errors import (
     CheckpointError as CheckpointError,
     ConfigError as ConfigError,

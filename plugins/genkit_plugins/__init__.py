@@ -69,6 +69,12 @@ def genkit_datasets() -> list[DatasetEntry]:
         DatasetEntry(
             "folder", "your own images: folder:PATH", "genkit_plugins.folder_dataset:folder"
         ),
+        DatasetEntry(
+            "packed",
+            "a dataset in one file, written by `genkit data pack`: packed:FILE",
+            "genkit_plugins.packed_dataset:packed",
+            argument="FILE",
+        ),
     ]
 
 

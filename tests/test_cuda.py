@@ -108,16 +108,17 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_a_failed_capture_is_healed_and_says_what_failed_first(fake: FakeCuda) -> None:
-    generator = FakeGenerator()
-    capture = CudaCapture(generator, torch.device("cuda:1"))  # type: ignore[arg-type]
+    generators = [FakeGenerator(), FakeGenerator()]
+    capture = CudaCapture(generators, torch.device("cuda:1"))  # type: ignore[arg-type]
 
     def step() -> None:
-        generator.state.capturing = True
+        for generator in generators:
+            generator.state.capturing = True
         raise RuntimeError("cannot copy from pageable memory while capturing")
 
     with pytest.raises(ContractError, match="cannot copy from pageable memory while capturing"):
         capture.capture(step)
-    assert not generator.state.capturing
+    assert not any(generator.state.capturing for generator in generators)
     assert not fake.default_generators[1].state.capturing
     assert fake.current == "the stream of before"
 
@@ -135,7 +136,7 @@ def test_torch_takes_what_a_capture_hands_it() -> None:
 
 
 def test_a_capture_is_made_on_the_run_s_device_and_a_stream_of_its_own(fake: FakeCuda) -> None:
-    capture = CudaCapture(FakeGenerator(), torch.device("cuda:1"))  # type: ignore[arg-type]
+    capture = CudaCapture([FakeGenerator()], torch.device("cuda:1"))  # type: ignore[arg-type]
     capture.warm_up(lambda: None)
     capture.capture(lambda: None)
     capture.capture(lambda: None)
@@ -144,7 +145,7 @@ def test_a_capture_is_made_on_the_run_s_device_and_a_stream_of_its_own(fake: Fak
 
 
 def test_an_interrupt_is_at_most_two_replays_late(fake: FakeCuda) -> None:
-    capture = CudaCapture(FakeGenerator(), torch.device("cuda:0"))  # type: ignore[arg-type]
+    capture = CudaCapture([FakeGenerator()], torch.device("cuda:0"))  # type: ignore[arg-type]
     for _ in range(5):
         capture.keep_pace()
     assert fake.waited == [0, 1, 2]
@@ -162,6 +163,21 @@ def test_generators_are_registered_where_torch_needs_it(
     _torch_internals.register_generator(graph, torch.Generator())
     assert len(calls) == registered
     _torch_internals.register_generator(object(), torch.Generator())
+
+
+def test_a_graph_draws_from_every_stream_of_the_steps(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch, tiny, data: genkit.ImageData
+) -> None:
+    registered: list[object] = []
+    monkeypatch.setattr(cuda_graph, "register_generator", lambda graph, g: registered.append(g))
+    for flip in (False, True):
+        made = build(tiny, tiny.Config(), data.spec, 0, "cpu")
+        training = training_of(made, data, TrainOptions(batch_size=4, engine="eager", flip=flip))
+        training.run(1)
+        registered.clear()
+        CudaGraphSteps(training.work, training.stepper.names, steps=1)
+        assert registered == [rng.generator for rng in training.work.streams.values()]
+        assert len({id(generator) for generator in registered}) == 1 + flip
 
 
 class Painter(genkit.Generator):
@@ -275,11 +291,12 @@ def on_cuda(trainer: type[genkit.Trainer], engine: str, size: int = 28, **option
 
 
 @needs_cuda
+@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", BUILTINS)
-def test_cuda_graphs_compute_the_bits_of_eager(name: str, precision: str) -> None:
-    trainer = find_trainer(discover(), name)
-    eager, graph = (on_cuda(trainer, e, precision=precision) for e in ("eager", "graph"))
+def test_cuda_graphs_compute_the_bits_of_eager(name: str, precision: str, flip: bool) -> None:
+    trainer, options = find_trainer(discover(), name), {"precision": precision, "flip": flip}
+    eager, graph = (on_cuda(trainer, engine, **options) for engine in ("eager", "graph"))
     for window in (1, 7, 300):
         eager.run(window)
         graph.run(window)
@@ -347,9 +364,10 @@ def test_streaming_to_cuda_changes_no_bit() -> None:
 
 
 @needs_cuda
-def test_a_restored_graph_goes_on_with_the_bits_of_eager() -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_restored_graph_goes_on_with_the_bits_of_eager(flip: bool) -> None:
     simple_gan = find_trainer(discover(), "simple-gan")
-    eager, graph = (on_cuda(simple_gan, engine) for engine in ("eager", "graph"))
+    eager, graph = (on_cuda(simple_gan, engine, flip=flip) for engine in ("eager", "graph"))
     for training in (eager, graph):
         training.run(37)
     model = {name: tensor.clone() for name, tensor in state.networks(eager.trainer).items()}

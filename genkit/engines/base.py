@@ -14,11 +14,15 @@ from ..data.loader import Loader
 from ..errors import DeviceError
 from ..interfaces import Batch, Metrics, Trainer
 from ..rng import Rng
+from .augmentation import Augmentation
 from .kernels import TORCH, Choice
 
 Kind = Literal["eager", "graph"]
 Precision = Literal["fp32", "bf16"]
 ShouldStop = Callable[[], bool]
+STREAMS = "rng/"
+TRAINING_STREAM, AUGMENTATION_STREAM = f"{STREAMS}training", f"{STREAMS}augmentation"
+"""Where random streams are among the tensors of a snapshot or a checkpoint."""
 
 
 def never_stop() -> bool:
@@ -58,15 +62,28 @@ class Work:
     memory_format: torch.memory_format = torch.contiguous_format
     window: int = 1
     """Steps that windows are made of: a replay of as many, or of a divisor, leaves none over."""
+    augmentation: Augmentation | None = None
+    """What changes the images of batches; None: nothing does."""
 
     @property
     def device(self) -> torch.device:
         """Where the trainer is."""
         return self.trainer.iteration.device
 
+    @property
+    def streams(self) -> dict[str, Rng]:
+        """The random streams that steps draw from, by name."""
+        if self.augmentation is None:
+            return {TRAINING_STREAM: self.rng}
+        return {TRAINING_STREAM: self.rng, AUGMENTATION_STREAM: self.augmentation.rng}
+
     def batch(self, index: Tensor) -> Batch:
-        """The batch of the sample numbers ``(per_step,)``."""
-        return self.loader.batch(index, self.memory_format)
+        """The batch of the sample numbers ``(per_step,)``, augmented."""
+        batch = self.loader.batch(index, self.memory_format)
+        if self.augmentation is None:
+            return batch
+        images = self.augmentation(batch.images)
+        return Batch(images.contiguous(memory_format=self.memory_format), batch.labels)
 
     def stacked_step(self, index: Tensor) -> Tensor:
         """One update from sample numbers, and its metrics as ``(M,)``: what is captured."""

@@ -7,7 +7,7 @@ of K steps at once. It computes the very bits that the same steps compute when P
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, final
 
 import torch
@@ -56,10 +56,14 @@ class CudaCapture:
 
     No tensor that is made while capturing may be kept: the graphs of one pool overwrite each
     other's.
+
+    Args:
+        generators: what the work draws from, besides the global generators.
+        device: where it runs.
     """
 
-    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self._generator = generator
+    def __init__(self, generators: Sequence[torch.Generator], device: torch.device) -> None:
+        self._generators = generators
         self._device = device
         self._pool = cuda.graph_pool_handle()
         # One for warming up and capturing, so that what libraries keep for a stream is there.
@@ -76,7 +80,8 @@ class CudaCapture:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         graph, current = cuda.CUDAGraph(), cuda.current_stream(self._device)
-        register_generator(graph, self._generator)
+        for generator in self._generators:
+            register_generator(graph, generator)
         cause: Exception | None = None
         try:
             # Of this thread alone: another one may be pinning the images of the next window.
@@ -109,7 +114,7 @@ class CudaCapture:
         copied state does not.
         """
         index = self._device.index or 0
-        for generator in (self._generator, cuda.default_generators[index]):
+        for generator in (*self._generators, cuda.default_generators[index]):
             generator.graphsafe_set_state(generator.clone_state())
 
     def seconds(self, replay: Callable[[], None], count: int = 20) -> float:
@@ -154,7 +159,8 @@ class CudaGraphSteps:
         capture: Capture | None = None,
         steps: int | None = None,
     ) -> None:
-        self._capture = capture or CudaCapture(work.rng.generator, work.device)
+        generators = [rng.generator for rng in work.streams.values()]
+        self._capture = capture or CudaCapture(generators, work.device)
         self.names = names
         self.kernels = work.kernels.captured
         self.replays = 0

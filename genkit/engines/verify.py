@@ -14,8 +14,6 @@ from .python_state import MEMORY, first_difference, python_state
 
 VERIFY_STEPS = 3
 """Steps, at least, over which replays are compared with the same steps run by Python."""
-STREAM = "rng/training"
-"""Where the random stream is among the tensors of a snapshot or a checkpoint."""
 
 
 class Captured(Stepper, Protocol):
@@ -83,7 +81,7 @@ def _run(stepper: Stepper, order: Tensor, work: Work, before: state.Tensors) -> 
     if late := restore_snapshot(work, before):
         raise ContractError(f"{min(late)} appears after the first step")
     metrics = stepper.steps(order, never_stop)
-    return {"metrics": metrics, **state.everything(work.trainer), STREAM: work.rng.state()}
+    return {"metrics": metrics, **state.everything(work.trainer), **stream_states(work)}
 
 
 def _first_difference(expected: state.Tensors, found: state.Tensors) -> str | None:
@@ -91,15 +89,22 @@ def _first_difference(expected: state.Tensors, found: state.Tensors) -> str | No
 
 
 def take_snapshot(work: Work) -> state.Tensors:
-    """A copy of all that a step changes, the random stream included."""
-    return {**state.snapshot(work.trainer), STREAM: work.rng.state().clone()}
+    """A copy of all that a step changes, the random streams included."""
+    return {**state.snapshot(work.trainer), **stream_states(work)}
+
+
+def stream_states(work: Work) -> state.Tensors:
+    """Where the random streams stand, by name; copies."""
+    return {name: rng.state() for name, rng in work.streams.items()}
 
 
 def restore_snapshot(work: Work, before: state.Tensors) -> set[str]:
     """All as it was; the paths of what optimizers have made since, which is gone."""
-    tensors = {path: tensor for path, tensor in before.items() if path != STREAM}
+    streams = work.streams
+    tensors = {path: tensor for path, tensor in before.items() if path not in streams}
     late = state.restore_snapshot(work.trainer, tensors)
-    work.rng.set_state(before[STREAM])
+    for name, rng in streams.items():
+        rng.set_state(before[name])
     return late
 
 

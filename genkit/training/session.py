@@ -8,15 +8,21 @@ from typing import final
 import torch
 from torch import nn
 
-from .. import processes
 from ..config import TrainOptions
 from ..data.datasets import ImageData, Split
 from ..data.loader import Loader, Order, Streamed, make_loader
 from ..engines import kernels, settings
-from ..engines.base import ShouldStop, Stepper, Work, choose_device, never_stop
+from ..engines.base import (
+    TRAINING_STREAM,
+    ShouldStop,
+    Stepper,
+    Work,
+    choose_device,
+    never_stop,
+)
 from ..engines.cuda_graph import common_window
 from ..engines.first_steps import FirstSteps, choose_stepper
-from ..engines.verify import STREAM, MakeCaptured
+from ..engines.verify import MakeCaptured, stream_states
 from ..errors import CheckpointError, ContractError, GenkitWarning, attribute_errors, first_line
 from ..interfaces import Trainer
 from ..models import ModelInfo
@@ -25,6 +31,7 @@ from ..run_info import Environment, current_environment
 from ..storage import state
 from ..storage.state import Tensors
 from ..updates import prefer_fused
+from . import streams
 from .metric_buffer import MetricBuffer
 from .threads import set_threads
 
@@ -36,7 +43,7 @@ WINDOW = "window/"
 
 @final
 class Training:
-    """A trainer, the images it learns from, its random stream, its engine and its metrics. See
+    """A trainer, the images it learns from, its random streams, its engine and its metrics. See
     :meth:`prepare`.
     """
 
@@ -113,12 +120,13 @@ class Training:
         work = Work(
             trainer,
             loader,
-            training_stream(options.seed, device),
+            streams.random_stream(options.seed, TRAINING_STREAM, device),
             per_step,
             chosen,
             options.precision,
             torch.channels_last if options.channels_last else torch.contiguous_format,
             window,
+            streams.make_augmentation(data, options, device),
         )
         stepper = choose_stepper(options.engine, work, make_captured)
         return cls(work, stepper, data, options, owner)
@@ -130,7 +138,7 @@ class Training:
 
     @property
     def rng(self) -> Rng:
-        """The random stream of the steps."""
+        """The random stream that the trainer's steps draw from."""
         return self.work.rng
 
     @property
@@ -244,7 +252,7 @@ class Training:
                     "(lr=torch.tensor(...), changed in place), or resuming would forget it"
                 )
         window = {WINDOW + name: values for name, values in self.metrics.state(self.step).items()}
-        return state.training(self.trainer) | {STREAM: self.rng.state()} | window
+        return state.training(self.trainer) | stream_states(self.work) | window
 
     def restore(self, step: int, model: Tensors, saved: Tensors) -> None:
         """Go on from a checkpoint.
@@ -264,34 +272,22 @@ class Training:
             or int(iteration) != step
         ):
             raise CheckpointError("the checkpoint's iteration count is not its step")
-        rng = self._restored_stream(step, saved.get(STREAM))
+        names = tuple(self.work.streams)
+        found, problems = streams.saved_streams(saved, names, step, self.options.seed, self.device)
+        for problem in problems:
+            warnings.warn(problem, GenkitWarning, stacklevel=3)
         state.restore(
             self.trainer,
             model,
-            {n: t for n, t in saved.items() if n != STREAM and not n.startswith(WINDOW)},
+            {n: t for n, t in saved.items() if n not in streams.NAMES and not n.startswith(WINDOW)},
         )
-        self.rng.set_state(rng.state())  # in place: a captured graph draws from this very stream
+        for name, rng in self.work.streams.items():
+            # In place: a captured graph draws from this very stream.
+            rng.set_state(found[name].state())
         self.step = step
         self._summary = None
         self.metrics.restore(window)
         self._first_step_after_restore = True
-
-    def _restored_stream(self, step: int, saved: torch.Tensor | None) -> Rng:
-        if saved is None or saved.dtype != torch.uint8 or saved.dim() != 1:
-            raise CheckpointError("the checkpoint lacks the state of the random stream")
-        rng = training_stream(self.options.seed, self.device)
-        if saved.shape == rng.state().shape:
-            try:
-                rng.set_state(saved)
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"the checkpoint's random stream is damaged ({first_line(error)})"
-                ) from None
-            return rng
-        # Streams of different kinds of device do not translate.
-        message = f"the random stream is of another kind of device: a new one begins at step {step}"
-        warnings.warn(message, GenkitWarning, stacklevel=4)
-        return training_stream(self.options.seed, self.device, f" from step {step}")
 
     def environment(self, model: ModelInfo) -> Environment:
         """What bit-exactness depends on, and the engine, on which it does not."""
@@ -314,9 +310,3 @@ _STATE_ERRORS = (
     AssertionError,
 )
 """What an optimizer raises that was given state it cannot use."""
-
-
-def training_stream(seed: int, device: torch.device, suffix: str = "") -> Rng:
-    """The random numbers of a training's steps."""
-    rank, world_size = processes.RANK, processes.WORLD_SIZE
-    return Rng(seed, f"training{suffix}", device, rank=rank, world_size=world_size)

@@ -5,8 +5,15 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from ...data.datasets import DataRequest, ImageData
+import torch
+from torch import Tensor
+
+from ...data.datasets import Augment, DataRequest, ImageData
+from ...data.images import from_uint8
+from ...engines.augmentation import ROUNDING
+from ...engines.recording import record
 from ...errors import DataUnavailableError, GenkitError, first_line
+from ...rng import Rng
 from ..subject import (
     DatasetSubject,
     Skipped,
@@ -90,3 +97,67 @@ def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
                 "without images and without network it raises "
                 f"{first_line(error)}, not DataUnavailableError"
             ) from None
+
+
+AUGMENTED = 16
+"""Images of a batch that is augmented."""
+ROUNDS = 8
+
+
+def _augmentation(subject: DatasetSubject) -> tuple[Augment, Tensor]:
+    """What augments, and a batch for it, float32 ``(at most AUGMENTED, C, H, W)``."""
+    data = _load(subject)
+    if data.augment is None:
+        raise Skipped("it augments nothing")
+    return data.augment, from_uint8(data.train.images[:AUGMENTED])
+
+
+@dataset_check
+def augment_gives_images(subject: DatasetSubject) -> None:
+    """As many of the same shape and dtype, in [-1, 1]; those that it was called with stay as they
+    are.
+    """
+    augment, images = _augmentation(subject)
+    rng, before = Rng(0, "check"), images.clone()
+    for _ in range(ROUNDS):
+        augmented = augment(images, rng)
+        assert isinstance(augmented, Tensor), (
+            f"augment gives {type(augmented).__name__}, not a tensor"
+        )
+        assert images.equal(before), "augment changes its input in place; return other images"
+        given, expected = (f"{t.dtype} {tuple(t.shape)}" for t in (augmented, images))
+        assert given == expected, f"augment gives {given} for {expected}"
+        assert bool(torch.isfinite(augmented).all()), "augment gives NaN or infinite values"
+        low, high = augmented.min().item(), augmented.max().item()
+        assert max(-low, high) <= 1 + ROUNDING, (
+            f"augment gives values from {low:.4g} to {high:.4g}, not in [-1, 1]"
+        )
+
+
+@dataset_check
+def augment_draws_from_rng_alone(subject: DatasetSubject) -> None:
+    """The same images and numbers give the same, bit for bit: a resumed run goes on as it would
+    have.
+    """
+    augment, images = _augmentation(subject)
+    with untouched_global_randomness("augment"):
+        first, second = (augment(images.clone(), Rng(0, "check")) for _ in range(2))
+    assert first.equal(second), "augment gives other images when called again with the same rng"
+
+
+@dataset_check
+def augment_is_capturable(subject: DatasetSubject) -> None:
+    """Replays of one recorded call equal calls, bit for bit."""
+    augment, images = _augmentation(subject)
+    given, streams = images.clone(), [Rng(0, "check"), Rng(0, "check")]
+    recorded, recording = record(lambda: augment(given, streams[0]))
+    reads = ", ".join(sorted(set(recording.host_reads)))
+    assert not reads, f"augment waits for the device or has shapes that depend on data: {reads}"
+    streams[0].set_state(streams[1].state())
+    for turn in range(ROUNDS):
+        batch = images.roll(turn, 0)
+        given.copy_(batch)
+        replayed = recording.replay().get(id(recorded), recorded)
+        assert replayed.equal(augment(batch, streams[1])), (
+            "augment differs between calls and replays of one: something but a tensor changes in it"
+        )

@@ -13,17 +13,25 @@ from .config import (
     Config as Config,
     Field as Field,
 )
+from .data.collection import (
+    ImageSource as ImageSource,
+    collect_images as collect_images,
+    is_held_out as is_held_out,
+)
 from .data.datasets import (
     DataRequest as DataRequest,
     ImageData as ImageData,
     Split as Split,
 )
-from .data.images import (
-    open_image as open_image,
+from .data.image_options import (
+    ImageOptions as ImageOptions,
 )
 from .data.packed import (
     create_packed as create_packed,
     open_packed as open_packed,
+)
+from .data.reading import (
+    open_image as open_image,
 )
 from .errors import (
     CheckpointError as CheckpointError,

@@ -67,7 +67,11 @@ def genkit_datasets() -> list[DatasetEntry]:
             "genkit_plugins.datasets:digits",
         ),
         DatasetEntry(
-            "folder", "your own images: folder:PATH", "genkit_plugins.folder_dataset:folder"
+            "folder",
+            "your own images: folder:PATH",
+            "genkit_plugins.folder_dataset:folder",
+            config="genkit:ImageOptions",
+            argument="PATH",
         ),
         DatasetEntry(
             "packed",

@@ -1,202 +1,228 @@
-"""A folder of the user's images as a dataset, which treats every file as untrusted."""
+"""A folder of the user's pictures as a dataset: which files are used, their classes, their split.
 
-import math
+Every file is untrusted; :func:`genkit.collect_images` reads them.
+"""
+
 import os
-import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from genkit import DataError, DataRequest, ImageData, ImageSource, collect_images, is_held_out
 
-from genkit import DataError, DataRequest, ImageData, Split, open_image
-
-MAX_IMAGE_PIXELS = 4096 * 4096
-MAX_MEMORY_BYTES = 2**30
-"""Larger datasets are mapped from a temporary file."""
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
-"""Suffix → the format that the file must have."""
-Shape = tuple[int, int, int]
-"""``(C, H, W)``."""
+TRAINING = "train"
+HELD_OUT = ("test", "val", "valid", "validation")
+"""Names of subfolders that are the split; of those for held-out images, the first that there is."""
+RUN_FILE = "run.json"
+"""A folder that holds one is genkit's own output."""
+MAX_COUNTED = 100_000
+"""Files of folders that are left out are counted up to this number."""
+FILES_PER_IMAGE, SPARE_FILES = 100, 10_000
+"""A run's folder may hold so many files for each image of the run, and so many more."""
+LEGACY_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+)
+"""Of the files that genkit read before datasets had options."""
 
 
 def folder(request: DataRequest) -> ImageData:
-    """A folder of images of one size, searched recursively; every tenth by name is held out.
+    """Pictures of any size and kind in a folder, searched recursively.
 
-    Grey images stay grey, colour becomes RGB, transparency RGBA. Pixels of more than
-    ``MAX_MEMORY_BYTES`` are mapped from a temporary file, of which the system keeps in memory what
-    is in use.
+    Subfolders ``train`` and ``test`` are the split where both exist; otherwise one image in ten is
+    held out, by a hash of its path. Subfolders are classes where every image lies in one of two or
+    more, as in torchvision's ``ImageFolder``.
     """
     if not request.argument:
         raise DataError("dataset folder: name the folder as folder:PATH")
-    top = Path(request.argument).expanduser().resolve()
-    if not top.is_dir():
-        raise DataError(f"folder:{request.argument}: there is no folder {request.argument}")
-    paths = _find(top, request)
-    if request.shape is None:
-        paths, shape = _select_shape(paths, request)
-        most = len(paths)
+    top = _find_top(request.argument)
+    found = _Scan(top, request)
+    found.scan()
+    if request.legacy:
+        sources, names = _legacy_sources(found), None
     else:
-        shape = request.shape
-        most = len(paths) if request.limit is None else request.limit
-    in_memory = most * math.prod(shape) <= MAX_MEMORY_BYTES
-    with _PixelBuffer(shape, in_memory) as train, _PixelBuffer(shape, in_memory) as held_out:
-        for number, image in enumerate(_read_images(paths, shape, request)):
-            (held_out if number % 10 == 9 else train).add(image)
-        if not train.count:
-            suffixes = ", ".join(sorted(FORMATS))
-            raise DataError(f"folder:{request.argument}: no images in {top} ({suffixes})")
-        splits = Split(train.images()), Split(held_out.images())
-    return ImageData(*splits, source=str(top), argument=str(top))
-
-
-def _find(top: Path, request: DataRequest) -> list[Path]:
-    """The files with a suffix of ``FORMATS``, by name."""
-    found: Iterable[Path] = (
-        path for path in top.rglob("*") if path.suffix.lower() in FORMATS and path.is_file()
+        sources, names = _make_sources(found)
+    return collect_images(
+        request,
+        sources,
+        origin=str(top),
+        class_names=names,
+        argument=str(top),
+        left_out=found.left_out,
     )
-    if request.limit is not None and request.on_bad_image == "refuse":
-        found = islice(found, request.limit + 1)  # one more than the limit is refused anyway
-    return sorted(found)
 
 
-class _PixelBuffer:
-    """Images of one shape, in memory or in a nameless file that the system removes after use."""
+def _find_top(argument: str) -> Path:
+    try:
+        top = Path(argument).expanduser().resolve()
+    except RuntimeError as error:  # ~ without a home, or a loop of links
+        raise DataError(f"folder:{argument}: {error}") from None
+    if not top.is_dir():
+        kind = "is not a folder" if top.exists() else "does not exist"
+        raise DataError(
+            f"folder:{argument}: {top} {kind}; if the images moved, pass --dataset folder:PATH"
+        )
+    try:
+        next(top.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"folder:{argument}: cannot read {top}: {error.strerror}") from None
+    return top
 
-    def __init__(self, shape: Shape, in_memory: bool) -> None:
-        self.shape = shape
-        self.count = 0
-        self._memory = bytearray()
-        self._file = None
-        if not in_memory:
-            self._file = tempfile.TemporaryFile(dir=_scratch())  # noqa: SIM115 (see __exit__)
 
-    def __enter__(self) -> "_PixelBuffer":
-        return self
+@dataclass
+class _Scan:
+    """Finds the files below a folder that may be pictures; links are followed."""
 
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+    top: Path
+    request: DataRequest
+    files: dict[str, Path] = field(default_factory=dict)
+    """Path below the folder, with ``/`` → file."""
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """Other files and folders, with a reason in a few words."""
 
-    def add(self, image: np.ndarray) -> None:
-        """Append an image, uint8 ``(C, H, W)``."""
+    def scan(self) -> None:
+        """Look into every folder once: into links after all that are none, so that a folder is
+        known by its own name and not by that of a link to it.
+        """
+        seen = {_identity(self.top)}
+        folders, links = [(self.top, "")], []
+        while folders or links:
+            if not folders:
+                link = links.pop(0)
+                if self._is_new(*link, seen):
+                    folders.append(link)
+                continue
+            for entry, below in self._entries(*folders.pop()):
+                if entry.is_symlink() and _is_dir(entry):
+                    links.append((Path(entry.path), below))
+                elif self._is_folder(entry, below, seen):
+                    folders.append((Path(entry.path), below))
+
+    def _entries(self, path: Path, name: str) -> Iterator[tuple["os.DirEntry[str]", str]]:
+        """The entries of a folder that may be pictures or hold some."""
         try:
-            if self._file:
-                self._file.write(image.data)
-            else:
-                self._memory.extend(image.data.cast("B"))
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
-            size = math.prod(self.shape) * (self.count + 1) / 2**30
-            raise DataError(
-                f"{size:.1f} GiB of pixels do not fit in {_scratch()} ({error.strerror}); "
-                "set TMPDIR to a folder with more space"
-            ) from None
-        self.count += 1
+            self._report(path, name, "unreadable folder", f"cannot be read: {error.strerror}")
+            return
+        for entry in entries:
+            below = f"{name}/{entry.name}" if name else entry.name
+            if reason := _why_left_out(entry):
+                self._leave_out(entry, below, reason)
+            else:
+                yield entry, below
 
-    def images(self) -> Tensor:
-        """All images, uint8 ``(N, C, H, W)``."""
-        size = (self.count, *self.shape)
-        if not self.count:
-            return torch.empty(size, dtype=torch.uint8)
-        if not self._file:
-            return torch.from_numpy(np.frombuffer(self._memory, np.uint8).reshape(size))
-        self._file.flush()
-        return torch.from_numpy(np.memmap(self._file, np.uint8, mode="c", shape=size))
+    def _is_folder(self, entry: "os.DirEntry[str]", below: str, seen: set[tuple[int, int]]) -> bool:
+        """Whether it is a folder to look into; a file is recorded."""
+        path, limit = Path(entry.path), self.request.limit
+        if _is_dir(entry):
+            return self._is_new(path, below, seen)
+        if path.is_file():
+            self.files[below] = path
+            if limit is not None and len(self.files) > FILES_PER_IMAGE * limit + SPARE_FILES:
+                raise DataError(f"{self.top} holds far more files than the run has images")
+        elif entry.is_symlink() and not path.exists():
+            self._report(path, below, "dangling link", "a link to nothing")
+        else:
+            self.left_out.append((below, "no file"))
+        return False
+
+    def _report(self, path: Path, below: str, kind: str, reason: str) -> None:
+        """Leave out what may have been a picture, and name it."""
+        self.request.bad_image(path, reason)
+        self.left_out.append((below, kind))
+
+    def _is_new(self, path: Path, below: str, seen: set[tuple[int, int]]) -> bool:
+        """Whether a folder was not looked into yet, by whatever name."""
+        identity = _identity(path)
+        if identity in seen:
+            self.left_out.append((below, "link to a folder that is used already"))
+            return False
+        seen.add(identity)
+        return True
+
+    def _leave_out(self, entry: "os.DirEntry[str]", below: str, reason: str) -> None:
+        """Record a file, or every file in a folder, as left out."""
+        if entry.is_symlink() or not _is_dir(entry):
+            self.left_out.append((below, reason))
+            return
+        for folder_path, _, names in os.walk(entry.path):
+            paths = [str(Path(folder_path, name)) for name in names]
+            self.left_out += [(path, reason) for path in paths[: MAX_COUNTED - len(self.left_out)]]
 
 
-def _scratch() -> str:
-    """A folder for large temporary files: ``$TMPDIR``, else ``/var/tmp``, as ``/tmp`` may be in
-    memory.
+def _why_left_out(entry: "os.DirEntry[str]") -> str:
+    """Why a file or folder is no part of a dataset whatever it holds; empty: it may be."""
+    if entry.name == "__MACOSX":
+        return "in __MACOSX"
+    if entry.name.startswith("."):
+        return "hidden"
+    if _is_dir(entry) and Path(entry.path, RUN_FILE).is_file():
+        return "in the folder of a run"
+    return ""
+
+
+def _is_dir(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
+
+
+def _make_sources(found: _Scan) -> tuple[list[ImageSource], tuple[str, ...] | None]:
+    """The pictures with class and split, by name, and the names of the classes, if there are any;
+    what lies outside the split or the classes is left out.
     """
-    on_disk = Path("/var/tmp")
-    usable = "TMPDIR" not in os.environ and on_disk.is_dir() and os.access(on_disk, os.W_OK)
-    return str(on_disk) if usable else tempfile.gettempdir()
+    names = sorted(found.files)
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    by_case = {folder.lower(): folder for folder in sorted(folders)}
+    held_out = next((by_case[name] for name in HELD_OUT if name in by_case), None)
+    training = by_case.get(TRAINING)
+    if training is None or held_out is None:
+        return _classified(found, [(name, name, is_held_out(name)) for name in names])
+    split = []
+    for name in names:
+        part, _, rest = name.partition("/")
+        if part in (training, held_out) and rest:
+            split.append((name, rest, part == held_out))
+        else:
+            found.left_out.append((name, f"outside {training}/ and {held_out}/"))
+    return _classified(found, split)
 
 
-def _select_shape(paths: Iterable[Path], request: DataRequest) -> tuple[list[Path], Shape]:
-    """The files of the most frequent shape, and that shape; only headers are read."""
-    found: list[tuple[Path, Shape]] = []
-    for path in paths:
-        try:
-            with _open_checked(path) as image:
-                found.append((path, (_channels(image), image.height, image.width)))
-        except ValueError as error:
-            request.bad_image(path, str(error))
-    if not found:
-        return [], (1, 1, 1)
-    (usual, _), *_ = Counter(shape for _, shape in found).most_common(1)
-    example = next(path.name for path, shape in found if shape == usual)
-    for path, shape in found:
-        if shape != usual:
-            sizes = f"{example} is {usual} and {path.name} is {shape}"
-            request.bad_image(path, f"images differ in (channels, height, width): {sizes}")
-    return [path for path, shape in found if shape == usual], usual
+def _classified(
+    found: _Scan, names: Sequence[tuple[str, str, bool]]
+) -> tuple[list[ImageSource], tuple[str, ...] | None]:
+    """Sources from (name, path below the folders of classes, held out)."""
+    sources = [ImageSource(name, found.files[name], None, held) for name, _, held in names]
+    pictures = [
+        path for (_, path, _), source in zip(names, sources, strict=True) if source.has_image_suffix
+    ]
+    classes = sorted({path.partition("/")[0] for path in pictures if "/" in path})
+    if len(classes) < 2 or any("/" not in path for path in pictures):
+        return sources, None
+    labels = {name: label for label, name in enumerate(classes)}
+    labelled = []
+    for (name, path, _), source in zip(names, sources, strict=True):
+        first, _, rest = path.partition("/")
+        if rest and first in labels:
+            labelled.append(replace(source, label=labels[first]))
+        else:
+            found.left_out.append((name, "outside the folders of classes"))
+    # A name that is not UTF-8 could not be written down.
+    printable = (name.encode("utf-8", "backslashreplace").decode() for name in classes)
+    return labelled, tuple(printable)
 
 
-def _read_images(paths: Iterable[Path], shape: Shape, request: DataRequest) -> Iterator[np.ndarray]:
-    """Yield the images of the files that can be used, each uint8 ``(C, H, W)``."""
-    count = 0
-    for path in paths:
-        try:
-            image = _decode(path)
-            if image.shape != shape:
-                raise ValueError(f"{image.shape} in (channels, height, width), not {shape}")
-        except ValueError as error:
-            request.bad_image(path, str(error))
-            continue
-        count += 1
-        if request.limit is not None and count > request.limit:
-            more = f"more than the {request.limit} images of the run"
-            raise DataError(f"folder:{request.argument}: there are {more}")
-        yield image
-
-
-@contextmanager
-def _open_checked(path: Path) -> Iterator[Image.Image]:
-    """Open an image of the format of its suffix, and of a size and depth that can be used.
-
-    Raises:
-        ValueError: why it cannot be used; also if it turns out damaged inside the ``with``.
-    """
-    kind = FORMATS[path.suffix.lower()]
-    with open_image(path, [kind], MAX_IMAGE_PIXELS) as image:
-        if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-            raise ValueError(f"{image.mode} pixels of more than 8 bits; save it with 8")
-        yield image
-
-
-def _channels(image: Image.Image) -> int:
-    """Channels of an image once it is grey, RGB or RGBA."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return 4
-    return 1 if image.mode in ("1", "L") else 3
-
-
-def _decode(path: Path) -> np.ndarray:
-    """Read one file as uint8 ``(C, H, W)``.
-
-    Raises:
-        ValueError: why it cannot be used.
-    """
-    if FORMATS[path.suffix.lower()] == "PNG":  # Pillow reads one without its end, silently
-        with _open_checked(path) as image:
-            image.verify()
-    with _open_checked(path) as image:
-        array = np.array(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[_channels(image)]))
-    return np.ascontiguousarray(np.moveaxis(array[..., None] if array.ndim == 2 else array, -1, 0))
+def _legacy_sources(found: _Scan) -> list[ImageSource]:
+    """The pictures as genkit took them before datasets had options: every tenth is held out."""
+    known = [path for path in found.files.values() if path.suffix.lower() in LEGACY_SUFFIXES]
+    return [
+        ImageSource(path.relative_to(found.top).as_posix(), path, None, number % 10 == 9)
+        for number, path in enumerate(sorted(known))
+    ]

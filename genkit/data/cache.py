@@ -1,0 +1,127 @@
+"""Decoded pictures in the user's cache: one packed file for each set of files and options.
+
+An entry is found by a key of everything that it depends on: names, sizes and times of all files,
+the options, and the versions of the reader. It is verified before it is used.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import PIL
+
+from ..errors import DataError, GenkitWarning
+from ..storage import atomic
+from .datasets import DataRequest, ImageData, cache_folder
+from .image_options import ImageOptions
+from .packed import open_packed
+
+if TYPE_CHECKING:
+    from .collection import ImageSource
+
+VERSION = 1
+"""To be raised whenever the reader gives other pixels, or the summary another text."""
+MAX_CACHE_BYTES = 20 * 2**30
+"""The entries that were not used for the longest time are removed to stay below this."""
+
+
+def key(
+    sources: Sequence["ImageSource"],
+    options: ImageOptions,
+    request: DataRequest,
+    origin: str,
+    files: Sequence[Path] | None,
+    of_summary: Sequence[object],
+) -> str | None:
+    """The key of what these sources give; None: it cannot be kept.
+
+    Args:
+        sources: the pictures.
+        options: how they are read.
+        request: whether unusable pictures are refused; one that is offline keeps nothing.
+        origin: the folder, or what else the sources are of.
+        files: see :func:`genkit.collect_images`.
+        of_summary: whatever else the summary and the names of the classes depend on.
+    """
+    if request.offline or not _can_write():
+        return None
+    digest = hashlib.sha256()
+    about = [VERSION, PIL.__version__, options.model_dump(mode="json", exclude={"cache"}), origin]
+    digest.update(json.dumps([*about, request.on_bad_image, *of_summary]).encode())
+    try:
+        for path in files or ():
+            digest.update(_line(str(path), path))
+        for source in sources:
+            if not isinstance(source.content, Path) and files is None:
+                return None
+            path = source.content if isinstance(source.content, Path) else None
+            digest.update(_line([source.name, source.label, source.held_out], path))
+    except OSError:  # a file that is gone is found when it is read, and reported then
+        return None
+    return digest.hexdigest()
+
+
+def _line(about: Any, path: Path | None) -> bytes:
+    """A source, and the size and times of its file. The time of the last change cannot be set by
+    programs that unpack archives, so that another file of the same size is noticed.
+    """
+    state = path.stat() if path else None
+    stamp = state and [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    return json.dumps([about, stamp]).encode() + b"\n"
+
+
+def _folder() -> Path:
+    return cache_folder() / "images"
+
+
+def _path(key: str) -> Path:
+    return _folder() / f"{key}.packed"
+
+
+def _can_write() -> bool:
+    """Whether the cache can be written; a notice says why not."""
+    try:
+        folder = _folder()
+        atomic.make_folder(folder)
+    except (OSError, DataError) as error:
+        reason = getattr(error, "strerror", None) or error
+        warnings.warn(f"decoded images are not kept in a cache: {reason}", GenkitWarning, 2)
+        return False
+    if os.access(folder, os.W_OK):
+        return True
+    warnings.warn(f"decoded images are not kept: cannot write to {folder}", GenkitWarning, 2)
+    return False
+
+
+def find(key: str, show_progress: bool) -> ImageData | None:
+    """The entry, if there is one; a damaged one is removed."""
+    path = _path(key)
+    if not path.exists():
+        return None
+    try:
+        data = open_packed(path, show_progress=show_progress)
+        os.utime(path)
+    except (DataError, OSError) as error:
+        warnings.warn(f"{error}; decoding the images again", GenkitWarning, stacklevel=2)
+        path.unlink(missing_ok=True)
+        return None
+    return data
+
+
+def make_room(key: str, size: int) -> Path:
+    """Where to write an entry of about ``size`` bytes; older ones are removed to make room."""
+    entries = []
+    for path in _folder().glob("*.packed"):
+        state = path.stat()
+        entries.append((state.st_mtime, state.st_size, path))
+    total = size + sum(entry_size for _, entry_size, _ in entries)
+    for _, entry_size, path in sorted(entries):
+        if total <= MAX_CACHE_BYTES:
+            break
+        path.unlink(missing_ok=True)
+        total -= entry_size
+    return _path(key)

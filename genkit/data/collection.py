@@ -1,0 +1,274 @@
+"""Pictures of any size and kind become a dataset of one shape: what ``folder:`` and every other
+dataset whose images are files are made by.
+"""
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from . import cache
+from .datasets import DataRequest, ImageData
+from .decoder import Decoded
+from .decoding import Content, decode_all
+from .image_options import ImageOptions
+from .packed import PackedWriter, create_packed, open_packed, temporary_packed
+from .formats import has_image_suffix
+from .reading import Header, Target
+from .summary import Tally, describe_size
+from .track import track
+
+HELD_OUT = 10
+"""One image in so many is held out."""
+LISTED_SIZES = 3
+"""Sizes that a message lists; the others are counted."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A picture on its way into a dataset."""
+
+    name: str
+    """What messages call it: for a file, its path in the folder of the dataset."""
+    content: Content
+    """A file; the bytes of one; or a function that gives these or a PIL image when it is called."""
+    label: int | None = None
+    held_out: bool = False
+    """Whether it is held out; see :func:`is_held_out`."""
+
+    @property
+    def has_image_suffix(self) -> bool:
+        """Whether its name ends as those of pictures do."""
+        return has_image_suffix(self.name)
+
+
+@dataclass(frozen=True)
+class PictureRecord:
+    """What was found of a source, for ``genkit data inspect``."""
+
+    name: str
+    header: Header | None
+    """None: it is not used, and ``problem`` says why."""
+    held_out: bool = False
+    problem: str = ""
+
+
+def is_held_out(name: str) -> bool:
+    """Whether the image of this name is held out where nobody says: one in ten is.
+
+    It depends on the name alone, by SHA-256, so that another image moves none across the split.
+    """
+    return int.from_bytes(_digest(name)[:8]) % HELD_OUT == 0
+
+
+def collect_images(
+    request: DataRequest,
+    sources: Sequence[ImageSource],
+    *,
+    origin: str,
+    class_names: Sequence[str] | None = None,
+    argument: str | None = None,
+    left_out: Sequence[tuple[str, str]] = (),
+    files: Sequence[Path] | None = None,
+) -> ImageData:
+    """Decode pictures and make them one shape, as ``request.options`` say.
+
+    Files are decoded by a worker process for each CPU. What was decoded is kept in the user's
+    cache, and used the next time if all files and options are as they were. Pictures that cannot be
+    used go to :meth:`genkit.DataRequest.bad_image`.
+
+    Args:
+        request: what the dataset was called with; its options are :class:`genkit.ImageOptions`.
+        sources: the pictures, in the order that the dataset has.
+        origin: where they came from, for the reader.
+        class_names: names of the labels 0 to K - 1; None: there are no labels.
+        argument: see :attr:`genkit.ImageData.argument`.
+        left_out: files that are no sources, each with a reason in a few words, for the summary.
+        files: what the pictures come from where contents are no paths, so that they are cached,
+            too; None: they are not.
+
+    Raises:
+        DataError: there is nothing to train on, the sizes differ, or too many images.
+    """
+    options = request.options if isinstance(request.options, ImageOptions) else ImageOptions()
+    ordered = _with_both_splits(sources)
+    key = None
+    if options.cache and request.records is None:
+        more = [class_names, sorted(kind for _, kind in left_out)]
+        key = cache.key(ordered, options, request, origin, files, more)
+    data = cache.find(key, request.show_progress) if key else None
+    if request.records is not None:
+        request.records.extend(PictureRecord(name, None, problem=why) for name, why in left_out)
+    if data is None:
+        tally = Tally(left_out)
+        target, usable = _choose_target(ordered, options, request, origin, tally)
+        names = tuple(class_names) if class_names else None
+        fill = _Filling(request, usable, target, origin, tally, names)
+        data = fill.cached(key) if key else fill.temporary()
+    _check(data, request, origin)
+    return replace(data, argument=argument)
+
+
+def _with_both_splits(sources: Sequence[ImageSource]) -> list[ImageSource]:
+    """The sources for training, then those held out. Where one split would have none of two or more
+    images, the image whose name has the smallest hash is put there.
+    """
+    held_out = [source.held_out for source in sources]
+    if len(sources) > 1 and len(set(held_out)) == 1:
+        odd = min(range(len(sources)), key=lambda i: _digest(sources[i].name))
+        held_out[odd] = not held_out[odd]
+    pairs = zip(sources, held_out, strict=True)
+    chosen = [replace(source, held_out=held) for source, held in pairs]
+    return sorted(chosen, key=lambda source: source.held_out)  # keeps the order within a split
+
+
+def _choose_target(
+    sources: Sequence[ImageSource],
+    options: ImageOptions,
+    request: DataRequest,
+    origin: str,
+    tally: Tally,
+) -> tuple[Target, list[ImageSource]]:
+    """The shape that the images get, and the sources that may be usable; headers are read where the
+    options leave the shape open.
+    """
+    usable = list(sources)
+    headers: list[Header] = []
+    if options.image_size is None or options.channels == "auto":
+        found = decode_all([source.content for source in sources], None)
+        usable = []
+        with track("reading headers", len(sources), request.show_progress) as advance:
+            for source, decoded in zip(sources, found, strict=True):
+                advance(1)
+                if decoded.header is None:
+                    _report_unusable(source, decoded, request, tally)
+                else:
+                    usable.append(source)
+                    headers.append(decoded.header)
+        if not headers:
+            raise DataError(f"no images in {origin}{tally.why_none()}")
+    height, width = options.image_size or _common_size(headers, origin)
+    channels = _richest(headers) if options.channels == "auto" else int(options.channels)
+    return Target(height, width, channels, options.fit, options.background), usable
+
+
+def _common_size(headers: Sequence[Header], origin: str) -> tuple[int, int]:
+    """The size of all images.
+
+    Raises:
+        DataError: they differ.
+    """
+    sizes = Counter((header.height, header.width) for header in headers)
+    if len(sizes) > 1:
+        listed = sizes.most_common(LISTED_SIZES)
+        parts = [f"{count:,} of {describe_size(size)}" for size, count in listed]
+        if rest := sizes.total() - sum(count for _, count in listed):
+            parts.append(f"{rest:,} of {len(sizes) - len(listed):,} other sizes")
+        raise DataError(
+            f"{origin}: images differ in size (height x width): {', '.join(parts)}; "
+            "make them one size with --image-size 64, or HEIGHTxWIDTH such as 48x64"
+        )
+    return next(iter(sizes))
+
+
+def _richest(headers: Sequence[Header]) -> int:
+    """The most channels that more than half of the images have."""
+    return max(
+        channels
+        for channels in (1, 3, 4)
+        if channels == 1 or 2 * sum(h.channels >= channels for h in headers) > len(headers)
+    )
+
+
+def _report_unusable(
+    source: ImageSource, decoded: Decoded, request: DataRequest, tally: Tally
+) -> None:
+    """Count a picture that cannot be used, and name it if its name says that it is one."""
+    tally.skip(decoded.kind)
+    if request.records is not None:
+        request.records.append(PictureRecord(source.name, None, problem=decoded.reason))
+    path = source.content if isinstance(source.content, Path) else None
+    if path is None or source.has_image_suffix:
+        request.bad_image(path or Path(source.name), decoded.reason)
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """Decodes sources into a packed file."""
+
+    request: DataRequest
+    sources: Sequence[ImageSource]
+    target: Target
+    origin: str
+    tally: Tally
+    class_names: tuple[str, ...] | None
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.target.channels, self.target.height, self.target.width
+
+    def cached(self, key: str) -> ImageData:
+        """The images, from the file in the cache that they are kept in."""
+        path = cache.make_room(key, len(self.sources) * int(np.prod(self._shape)))
+        with create_packed(path, self._shape, self.class_names, self.class_names is not None) as to:
+            self._fill(to)
+        return open_packed(path, show_progress=self.request.show_progress)
+
+    def temporary(self) -> ImageData:
+        """The images, from memory or from a file without a name."""
+        labelled = self.class_names is not None
+        with temporary_packed(self._shape, self.class_names, labelled) as (writer, file):
+            self._fill(writer)
+            return open_packed(file, show_progress=self.request.show_progress)
+
+    def _fill(self, writer: PackedWriter) -> None:
+        found = decode_all([source.content for source in self.sources], self.target)
+        with track("decoding", len(self.sources), self.request.show_progress) as advance:
+            for source, decoded in zip(self.sources, found, strict=True):
+                advance(1)
+                if self._is_usable(source, decoded):
+                    labels = None if source.label is None else np.array([source.label])
+                    assert decoded.pixels is not None
+                    writer.add(decoded.pixels[None], labels, source.held_out)
+        if not self.tally.training:
+            raise DataError(f"no images to train on in {self.origin}{self.tally.why_none()}")
+        writer.finish(self.origin, self.tally.line(self.target, self.class_names))
+
+    def _is_usable(self, source: ImageSource, decoded: Decoded) -> bool:
+        if decoded.header is None:
+            _report_unusable(source, decoded, self.request, self.tally)
+            return False
+        assert decoded.pixels is not None
+        self.tally.count(decoded.header, source.held_out, int(decoded.pixels.max()))
+        if self.request.records is not None:
+            record = PictureRecord(source.name, decoded.header, source.held_out)
+            self.request.records.append(record)
+        limit = self.request.limit
+        if limit is not None and self.tally.training + self.tally.held_out > limit:
+            raise DataError(_too_many(self.origin, limit))
+        return True
+
+
+def _check(data: ImageData, request: DataRequest, origin: str) -> None:
+    """Refuse images that cannot be those of the run that they are read for."""
+    if request.limit is not None and len(data.train) + len(data.test) > request.limit:
+        raise DataError(_too_many(origin, request.limit))
+    if request.shape is not None and data.spec.shape != request.shape:
+        raise DataError(
+            f"the images from {origin} are {data.spec.shape} in (channels, height, width), "
+            f"and those of the run {request.shape}"
+        )
+
+
+def _too_many(origin: str, limit: int) -> str:
+    return f"{origin}: there are more than the {limit:,} images of the run"
+
+
+def _digest(name: str) -> bytes:
+    same_everywhere = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(same_everywhere).digest()

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data.datasets import DataRequest, ImageData, Split, from_images
+from genkit.data.datasets import DataRequest, ImageData, Split
 from genkit.data.images import from_uint8
+from genkit.data.in_memory import from_images
 from genkit.engines.augmentation import flip_half
 from genkit.engines.base import AUGMENTATION_STREAM, TRAINING_STREAM
 from genkit.engines.verify import MakeCaptured
@@ -120,6 +121,22 @@ def test_flipping_changes_neither_latents_nor_the_order_of_images(name: str, ima
         mirrored += int(other.sum())
         assert flipped[other].equal(straight[other].flip(-1))
     assert 8 < mirrored < 32
+
+
+def test_the_dataset_augments_before_images_are_flipped_and_both_draw_from_their_own_stream(
+    tiny, data: ImageData
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    training, rng = (
+        trained(recording(tiny, seen), replace(data, augment=darken)),
+        Rng(0, "augmentation"),
+    )
+    training.run(3)
+    for (given, _), index in zip(
+        seen, torch.cat(list(training.work.loader.windows(0, 3))), strict=True
+    ):
+        raw = from_uint8(data.train.images[index])
+        assert given.equal(flip_half(darken(raw, rng), rng))
 
 
 def test_all_batches_of_a_step_are_flipped(tiny, data: ImageData) -> None:
@@ -302,7 +319,7 @@ WRONG: list[tuple[Callable[[Tensor, Rng], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph"])
-@pytest.mark.parametrize(("augment", "kind", "message"), WRONG, ids=lambda value: str(value)[:12])
+@pytest.mark.parametrize(("augment", "kind", "message"), WRONG, ids=[w[2] for w in WRONG])
 def test_what_is_wrong_with_an_augment_is_said_of_the_dataset(
     tiny, data: ImageData, engine: str, augment, kind, message: str
 ) -> None:

@@ -107,7 +107,7 @@ ROUNDS = 8
 def _augmentation(subject: DatasetSubject) -> tuple[Augment, Tensor]:
     """What augments, and a batch for it, float32 ``(at most AUGMENTED, C, H, W)``."""
     data = _load(subject)
-    if data.augment is None:
+    if not isinstance(data, ImageData) or data.augment is None:
         raise Skipped("it augments nothing")
     return data.augment, from_uint8(data.train.images[:AUGMENTED])
 

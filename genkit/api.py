@@ -32,15 +32,17 @@ def train(
 
     Args:
         model: the name of a registered model, or a Trainer class of your own.
-        dataset: a dataset by name; or images of your own, uint8 ``(N, H, W)``, tensors ``(N, C, H,
-            W)`` or arrays ``(N, H, W, C)``; or a :class:`genkit.ImageData`. None: the first that
-            can be loaded of those that the model prefers.
+        dataset: a dataset by name, such as ``mnist`` or ``folder:PATH``; or images of your own,
+            uint8 ``(N, H, W)``, tensors ``(N, C, H, W)`` or arrays ``(N, H, W, C)``; or a
+            :class:`genkit.ImageData`. None: the first that can be loaded of those that the model
+            prefers.
         config: a TOML file of options; those given here count more.
         callbacks: notified of what happens in the run: objects of yours, or names of registered
             callbacks, which ``run.json`` records and :func:`resume` uses too.
         progress: whether the progress is printed.
         options: the core's options (``iterations=``, ``seed=`` …, see
-            :class:`genkit.config.TrainOptions`) and the model's.
+            :class:`genkit.config.TrainOptions`), the model's, and those of the dataset that is
+            named.
 
     Raises:
         GenkitError: whatever the caller can correct, in one line.
@@ -68,8 +70,9 @@ def resume(
         run: a run or its folder.
         iterations: the total to go to; None: the total that the run was started with.
         trainer: the Trainer class, where it came from no plugin.
-        dataset: the images, where they were in memory.
-        data_root: where the dataset is now, if it moved.
+        dataset: where the images are now, if they moved, such as ``folder:NEW``; or the images,
+            where they were in memory. They have to be those that the run was trained on.
+        data_root: folder of the downloads, if they moved.
         device: if another than the run was started on; the result is then not bit-identical.
         stop_on_collapse: if another than the run was started with.
         callbacks: objects of yours to notify besides those that the run was started with by name.
@@ -122,8 +125,9 @@ def evaluate(
         by.
         count: images, of the model and held out each; the latter may be fewer.
         seed: of the samples.
-        dataset: the images, where they were in memory.
-        data_root: where the dataset is now, if it moved.
+        dataset: where the images are now, if they moved, such as ``folder:NEW``; or the images,
+            where they were in memory. They have to be those that the run was trained on.
+        data_root: folder of the downloads, if they moved.
         progress: whether what is being done is printed.
 
     Returns:
@@ -134,5 +138,6 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     notify = make_notify(progress)
-    data = run.read_data(dataset, absolute(data_root), notify)
+    root = absolute(data_root)
+    data = run.data(root, notify, dataset=dataset, show_progress=progress)
     return evaluate_run(run, data, metrics, count, seed, notify)

@@ -3,12 +3,13 @@
 A call or a command line overrides a config file, and a file overrides the defaults.
 """
 
+import codecs
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +34,10 @@ class Config(BaseModel):
 
 
 MAX_THREADS = 1024
+MAX_FILE_BYTES = 2**20
+"""Of a file of options."""
+MAX_INTEGER = 2**63 - 1
+"""Of every option that is a whole number: what torch can count."""
 MAX_SEED = 2**63 - 1
 
 OnBadImage = Literal["refuse", "skip"]
@@ -126,17 +131,28 @@ def parse(
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or out of range.
     """
+    prefix = f"{where}: " if where else ""
     try:
         if strict:  # as JSON, where strict validation takes a list for a tuple
-            return config_class.model_validate_json(
+            parsed = config_class.model_validate_json(
                 json.dumps(dict(values), default=str), strict=True
             )
-        return config_class.model_validate(
-            {key: _split(config_class, key, value) for key, value in values.items()}
-        )
+        else:
+            parsed = config_class.model_validate(
+                {key: _split(config_class, key, value) for key, value in values.items()}
+            )
     except ValidationError as error:
         message = _explain(config_class, error.errors()[0], values)
-        raise ConfigError(f"{where}: {message}" if where else message) from None
+        raise ConfigError(f"{prefix}{message}") from None
+    for key in config_class.model_fields:
+        for value in _parts(getattr(parsed, key)):
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                raise ConfigError(f"{prefix}{key} {value}: has to be at most {MAX_INTEGER}")
+    return parsed
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _explain(
@@ -150,9 +166,25 @@ def _explain(
     if kind == "extra_forbidden":
         return f"unknown option {key!r}{nearest(key, config_class.model_fields)}"
     given = f" {values[key]!r}" if key in values else ""
-    if kind.endswith(("_parsing", "_type")) or kind in ("missing", "too_long"):
-        message = f"has to be {type_name(config_class.model_fields[key].annotation)}"
+    if kind == "string_unicode":
+        return f"{key}{given}: is not UTF-8; rename it, or give a link to it whose name is"
+    if kind.endswith(("_parsing", "_type")) or kind in ("missing", "too_long", "literal_error"):
+        message = f"has to be {_expected(config_class.model_fields[key].annotation)}"
     return f"{key}{given}: {message.removeprefix('Value error, ')}"
+
+
+def _expected(annotation: Any) -> str:
+    """A field's type in words: ``a whole number``, ``one of fp32, bf16``."""
+    if get_origin(annotation) is Literal:
+        values = [str(value) for value in annotation.__args__]
+        return values[0] if len(values) == 1 else f"one of {', '.join(values)}"
+    if get_origin(annotation) is Annotated:
+        return _expected(annotation.__args__[0])
+    words = {int: "a whole number", float: "a number", bool: "true or false"}
+    parts = [part for part in getattr(annotation, "__args__", ()) if part is not type(None)]
+    if get_origin(annotation) in (tuple, list) or not parts:
+        return words.get(annotation) or type_name(annotation)
+    return " or ".join(_expected(part) for part in parts)
 
 
 def _describe(problem: Mapping[str, Any]) -> str:
@@ -185,8 +217,10 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, is not TOML, or has tables.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(_read_text(path))
+    except UnicodeDecodeError:
+        raise ConfigError(f"config file {path}: its text is not UTF-8; save it as UTF-8") from None
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"config file {path}: {reason}") from None
     for key, value in values.items():
@@ -197,12 +231,40 @@ def read_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def _read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in the encoding that its byte order mark names: editors and
+    PowerShell on Windows write UTF-16.
+    """
+    with path.open("rb") as file:  # which may be a pipe, and is read once
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes")
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if marked else "utf-8-sig")
+    if "\0" in text:
+        raise ValueError("its text is not UTF-8; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 RESERVED = frozenset({"model", "config", "print_config", "progress", "help", "debug", "json"})
 """Names that the command line or the API uses besides those of :class:`TrainOptions`."""
 
 
-def check_fields(config_class: type[Config], model: str) -> None:
-    """Check that no option of a model has the name of one of the core's.
+class DatasetConfigs(Protocol):
+    """Where :func:`resolve` finds the options of datasets."""
+
+    def of(self, dataset: str) -> type[Config] | None:
+        """Those of the dataset ``NAME`` or ``NAME:ARGUMENT``; None: it has none."""
+
+    def owners(self, option: str) -> list[str]:
+        """The built-in datasets that have an option, each as it is typed: ``folder:PATH``."""
+
+    def names(self) -> set[str]:
+        """The options of all built-in datasets."""
+
+
+def check_fields(config_class: type[Config], name: str, noun: str = "model") -> None:
+    """Check that no option of a model or dataset has the name of one of the core's.
 
     Raises:
         PluginError: naming the field.
@@ -210,34 +272,54 @@ def check_fields(config_class: type[Config], model: str) -> None:
     shadowed = sorted(set(config_class.model_fields) & (set(TrainOptions.model_fields) | RESERVED))
     if shadowed:
         raise PluginError(
-            f"model {model}: its option {shadowed[0]!r} has the name of one of genkit's; rename it"
+            f"{noun} {name}: its option {shadowed[0]!r} has the name of one of genkit's; rename it"
         )
 
 
 def resolve(
-    config_class: type[ConfigT], model: str, given: Mapping[str, Any], file: Path | None = None
-) -> tuple[TrainOptions, ConfigT]:
-    """The core's options and the model's, from one flat set of names.
+    config_class: type[ConfigT],
+    model: str,
+    given: Mapping[str, Any],
+    file: Path | None = None,
+    datasets: DatasetConfigs | None = None,
+) -> tuple[TrainOptions, ConfigT, Config | None]:
+    """The core's options, the model's and the dataset's, from one flat set of names.
 
     Args:
         config_class: the model's options.
         model: its name, for messages.
         given: values from a call or a command line; they override those of ``file``.
         file: a TOML file, whose values override the defaults.
+        datasets: where the options of the dataset are found that ``dataset`` names.
+
+    Returns:
+        Those of the dataset are None where it has none, or none is named.
 
     Raises:
         ConfigError: see :func:`parse` and :func:`read_file`.
-        PluginError: see :func:`check_fields`.
+        UnknownNameError: there is no such dataset.
+        PluginError: see :func:`check_fields`; or the model and the dataset have an option of the
+            same name.
     """
-    check_fields(config_class, model)
-    from_file = read_file(file) if file else {}
-    core: dict[str, Any] = {}
-    model_options: dict[str, Any] = {}
-    for values, where, strict in ((from_file, f"config file {file}", True), (given, "", False)):
-        for_core, for_model = _divide(values, config_class, model, where)
-        core |= _typed(TrainOptions, for_core, where, strict)
-        model_options |= _typed(config_class, for_model, where, strict)
-    return parse(TrainOptions, core), parse(config_class, model_options)
+    sources = [(read_file(file), f"config file {file}", True)] if file else []
+    sources.append((dict(given), "", False))
+    dataset = None
+    for values, _, _ in sources:
+        dataset = values.get("dataset") or dataset
+    names = _Names(config_class, model, dataset if isinstance(dataset, str) else None, datasets)
+    found: tuple[dict[str, Any], ...] = ({}, {}, {})
+    for values, where, strict in sources:
+        for options, kind, part in zip(
+            found, names.kinds, names.divide(values, where), strict=True
+        ):
+            if kind is not None:
+                options.update(_typed(kind, part, where, strict))
+    core, own, of_dataset = found
+    return (
+        parse(TrainOptions, core),
+        parse(config_class, own),
+        None if names.of_dataset is None else parse(names.of_dataset, of_dataset),
+    )
 
 
 def _typed(
@@ -248,27 +330,60 @@ def _typed(
     return {key: getattr(parsed, key) for key in parsed.model_fields_set}
 
 
-def _divide(
-    values: Mapping[str, Any], config_class: type[Config], model: str, where: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of the core's options and of the model's; any other key is an error."""
-    core: dict[str, Any] = {}
-    model_options: dict[str, Any] = {}
-    for key, value in values.items():
-        if key in TrainOptions.model_fields:
-            core[key] = value
-        elif key in config_class.model_fields:
-            model_options[key] = value
-        else:
-            hint = nearest(key, [*TrainOptions.model_fields, *config_class.model_fields])
-            raise ConfigError(f"{where + ': ' if where else ''}{model} has no option {key!r}{hint}")
-    return core, model_options
+class _Names:
+    """Whose option a name is: the core's, the model's or the dataset's."""
+
+    def __init__(
+        self,
+        config_class: type[Config],
+        model: str,
+        dataset: str | None,
+        datasets: DatasetConfigs | None,
+    ) -> None:
+        check_fields(config_class, model)
+        self.model, self.datasets = model, datasets
+        self.dataset = "" if dataset is None else dataset.partition(":")[0]
+        self.of_dataset = datasets.of(dataset) if datasets and dataset is not None else None
+        if self.of_dataset is not None:
+            check_fields(self.of_dataset, self.dataset, "dataset")
+            shared = sorted(set(config_class.model_fields) & set(self.of_dataset.model_fields))
+            if shared:
+                raise PluginError(
+                    f"model {model} and dataset {self.dataset} both have an option {shared[0]!r}: "
+                    "use another dataset, or rename it in one of the two"
+                )
+        self.kinds = (TrainOptions, config_class, self.of_dataset)
+
+    def divide(self, values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
+        """Values of the options of each of :attr:`kinds`; any other key is an error."""
+        parts: tuple[dict[str, Any], ...] = ({}, {}, {})
+        for key, value in values.items():
+            for kind, part in zip(self.kinds, parts, strict=True):
+                if kind is not None and key in kind.model_fields:
+                    part[key] = value
+                    break
+            else:
+                raise ConfigError(f"{where + ': ' if where else ''}{self._explain_unknown(key)}")
+        return parts
+
+    def _explain_unknown(self, key: str) -> str:
+        owners = self.datasets.owners(key) if self.datasets else []
+        if owners:
+            example = f"--dataset {owners[0]}"
+            if self.dataset:
+                return f"{self.dataset} has no option {key!r}; for a dataset that has: {example}"
+            of = [owner.partition(":")[0] for owner in owners]
+            whose = f"dataset{'s' if len(of) > 1 else ''} {' and '.join(of)}"
+            return f"{key} is an option of the {whose}: add {example}"
+        known = [name for kind in self.kinds if kind is not None for name in kind.model_fields]
+        known += self.datasets.names() if self.datasets else ()
+        return f"{self.model} has no option {key!r}{nearest(key, known)}"
 
 
-def to_toml(*configs: Config) -> str:
+def to_toml(*configs: Config | None) -> str:
     """The options as TOML that ``--config`` reads; those that are None are left out."""
     lines = []
-    for config in configs:
+    for config in filter(None, configs):
         for key, value in config.model_dump(mode="json").items():
             if value is not None:
                 lines.append(f"{key} = {_toml_value(value)}")

@@ -9,6 +9,7 @@ GenkitError                  one line: what failed, where, what to do; exit code
 ├── DataError                images that are missing, damaged or of the wrong kind
 │   └── DataUnavailableError images that are neither on disk nor available from the network
 ├── DeviceError              a device that this machine or build does not have
+├── OutOfMemoryError         more memory than this machine or device has
 ├── RunError                 a folder that is not a run, cannot become one, or is in use
 └── CheckpointError          a checkpoint that is damaged or does not fit
 
@@ -19,6 +20,7 @@ GenkitWarning                one line on what was skipped, or is going to change
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -63,6 +65,10 @@ class DataUnavailableError(DataError):
 
 class DeviceError(GenkitError):
     """A device that this machine or this build of torch does not have."""
+
+
+class OutOfMemoryError(GenkitError):
+    """More memory than this machine or device has."""
 
 
 class RunError(GenkitError):
@@ -112,9 +118,69 @@ def attribute_errors(owner: str | None, doing: str) -> Iterator[None]:
     except GenkitError:
         raise
     except Exception as error:
+        if shortage := memory_shortage(error):
+            where = f"{owner} failed {doing}: " if owner else ""
+            raise OutOfMemoryError(f"{where}{shortage}") from error
         if owner is None:
             raise
         raise PluginError(f"{owner} failed {doing}: {first_line(error)}") from error
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn what is raised where memory runs out into one line; the cause is kept.
+
+    Raises:
+        OutOfMemoryError: naming the size that could not be allocated, where it is known.
+    """
+    try:
+        yield
+    except GenkitError:
+        raise
+    except Exception as error:
+        if shortage := memory_shortage(error):
+            raise OutOfMemoryError(shortage) from error
+        raise
+
+
+LESS_MEMORY = "use smaller images, a smaller model or fewer at a time (--batch-size, --count)"
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|unable to allocate|invalid buffer size"
+    r"|storage size calculation overflowed|integer multiplication overflow|overflow when unpacking"
+    r"|maximum allowed (dimension|size) exceeded|array is too big|too large to convert to C"
+    r"|int too big to convert",
+    re.IGNORECASE,
+)
+"""What torch, NumPy and Python write of a size that no memory has."""
+_AMOUNT = re.compile(
+    r"(?:tried to|unable to) allocate (\d[\d.]*) *([KMGTPE]?i?B|bytes)", re.IGNORECASE
+)
+
+
+def memory_shortage(error: BaseException) -> str | None:
+    """One line on an error that was raised because memory ran out; None for any other error."""
+    kinds = (RuntimeError, ValueError, TypeError, OverflowError)
+    text = str(error)
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, kinds) and _OUT_OF_MEMORY.search(text)
+    ):
+        return None
+    amount = _AMOUNT.search(text)
+    if amount is None:
+        needed = ""
+    elif amount[2].lower() == "bytes":
+        needed = f": {_format_bytes(float(amount[1]))} could not be allocated"
+    else:
+        needed = f": {amount[1].rstrip('.')} {amount[2]} could not be allocated"
+    return f"not enough memory{needed}; {LESS_MEMORY}"
+
+
+def _format_bytes(size: float) -> str:
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+    number = 0
+    while size >= 1024 and number < len(units) - 1:
+        size, number = size / 1024, number + 1
+    return f"{size:.3g} {units[number]}" if size < 1000 else f"{size:.0f} {units[number]}"
 
 
 def printable(text: str) -> str:
@@ -126,7 +192,29 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+SIMILAR = 0.75
+"""Of two names that are taken for each other, from 0 to 1: ``image-size`` and ``batch-size`` have
+0.6.
+"""
+MIN_PART = 4
+"""Letters of a part of a name that stands for the whole: ``fashion`` for ``fashion-mnist``."""
+
+
+def close_names(name: str, names: Iterable[str]) -> list[str]:
+    """Up to three of ``names`` that ``name`` may have been meant for, the closest first."""
+    typed = name.strip("-")
+
+    def likeness(other: str) -> float:
+        theirs = other.strip("-")
+        if len(typed) >= MIN_PART and (theirs.startswith(typed) or theirs.endswith(typed)):
+            return 1.0
+        return difflib.SequenceMatcher(None, typed, theirs).ratio()
+
+    found = sorted((-likeness(other), other) for other in set(names))
+    return [other for likeness, other in found if -likeness >= SIMILAR][:3]
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """``"; did you mean 'a' or 'b'?"`` for the closest of ``names``; empty if none is close."""
-    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.6)
+    close = close_names(name, names)
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

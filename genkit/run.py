@@ -5,8 +5,10 @@ interval), ``timing.jsonl``, ``samples/000001000.png``, ``checkpoints/``, ``plot
 ``evaluation.json``.
 """
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,21 @@ import torch
 from torch import Tensor
 
 from .config import parse
+from .data.dataset_options import find_dataset, fitting_options
 from .data.datasets import DataRequest, ImageData, Notify, data_root, load_dataset
-from .data.images import from_uint8
-from .data.selection import in_memory as images_in_memory
+from .data.images import describe_images, from_uint8
+from .data.selection import DatasetInfo, first_difference, in_memory as images_in_memory, relocate
 from .errors import (
     ConfigError,
+    ContractError,
     DataError,
+    DataUnavailableError,
     GenkitWarning,
     RunError,
     UsageError,
     attribute_errors,
     first_line,
+    nearest,
 )
 from .hookspecs import DatasetEntry
 from .interfaces import DataSpec, Reconstructs, Trainer, evaluating
@@ -32,14 +38,17 @@ from .models import build, find_trainer
 from .plugins.registry import Registered, Registry, discover
 from .rng import Rng
 from .run_info import RunInfo
-from .storage import checkpoint, state
+from .storage import capacity, checkpoint, state
 from .storage.folder import METRICS, RUN, RunFolder
 
+FLOAT_BYTES = 4
 STATE_FACTOR = 64
 MIN_LIMIT = 2**26
 """A checkpoint may be this much larger than its model (optimizers keep a few copies); in bytes, at
 least.
 """
+MAX_LISTED_CLASSES = 12
+"""Names of classes in an error."""
 
 
 class Run:
@@ -200,50 +209,96 @@ class Run:
                 f"{self.path}: its model cannot be built: {first_line(error)}"
             ) from error
 
-    def data(self, root: Path | None = None, notify: Notify = lambda line: None) -> ImageData:
-        """The dataset of the run, read again; ``notify`` is called for files that were skipped.
+    def data(
+        self,
+        root: Path | None = None,
+        notify: Notify = lambda line: None,
+        *,
+        dataset: Any = None,
+        show_progress: bool = False,
+    ) -> ImageData:
+        """The images that the run was trained on, read again.
+
+        Args:
+            root: folder of the downloads, if they moved.
+            notify: called for files that were skipped.
+            dataset: where the images are now, if they moved, such as ``folder:NEW``; or the images,
+                where they were in memory. None: the dataset of ``run.json``.
+            show_progress: whether long work shows a bar on standard error.
 
         Raises:
-            DataError: it is not found, or is not the one that the run was trained on.
-            UsageError: the images were in memory.
+            DataError: they are not found, or are others.
+            UsageError: the images were in memory, and none are given.
         """
-        dataset = self.info.dataset
-        if dataset.distribution is None:
-            how = f"genkit.resume({str(self.path)!r}, dataset=...)"
-            raise UsageError(
-                f"{self.path} was trained on {dataset.source}: "
-                f"the program that has them calls {how}"
-            )
-        name = f"{dataset.distribution}/{dataset.name}"
-        options, saved = self.info.options, self.info.options.data_root
-        # A run may be a stranger's: from the folder that it names, images are read, and no more.
-        offline = root is None and saved is not None and saved.is_dir()
-        request = DataRequest(
-            saved if offline and saved is not None else data_root(root),
-            on_bad_image=options.on_bad_image,
-            limit=dataset.images + dataset.held_out,
-            shape=self.spec.shape,
-            offline=offline,
-        )
-        return self.verify_dataset(load_dataset(self.registry, name, request, notify))
+        return self.locate_data(dataset, root, notify, show_progress)[1]
 
-    def read_data(self, in_memory: Any, root: Path | None, notify: Notify) -> ImageData:
-        """The images that the run was trained on: those given, or else the dataset by its name.
+    def locate_data(
+        self, dataset: Any, root: Path | None, notify: Notify, show_progress: bool
+    ) -> tuple[DatasetInfo, ImageData]:
+        """:meth:`data`, and what ``run.json`` would say of the images where they are now.
 
         Raises:
             GenkitError: they are not found, or are others.
         """
-        if in_memory is None:
-            return self.data(root, notify)
-        return self.verify_dataset(images_in_memory(in_memory))
+        known = self.info.dataset
+        if dataset is not None and not isinstance(dataset, str):
+            return known, self.verify_dataset(images_in_memory(dataset))
+        if dataset is None and known.distribution is None:
+            how = f"genkit.resume({str(self.path)!r}, dataset=...)"
+            raise UsageError(
+                f"{self.path} was trained on {known.source}: the program that has them calls {how}"
+            )
+        name = dataset or f"{known.distribution}/{known.name}"
+        registered, _ = find_dataset(self.registry, name)
+        options = fitting_options(registered, known.options or {}, f"{self.path}/run.json")
+        request = replace(self._request(root, show_progress), options=options)
+        try:
+            data = load_dataset(self.registry, name, request, notify)
+        except DataError as error:
+            if dataset is not None or (gone := self._describe_gone()) is None:
+                raise
+            raise DataUnavailableError(gone) from error
+        self.verify_dataset(data)
+        if dataset is None:
+            return known, data
+        return relocate(known, self.registry, name, data, options), data
 
-    def originals(self, count: int | None = None, root: Path | None = None) -> Tensor:
+    def _request(self, root: Path | None, show_progress: bool) -> DataRequest:
+        known, options = self.info.dataset, self.info.options
+        saved = options.data_root
+        # A run may be a stranger's: from the folder that it names, images are read, and no more.
+        offline = root is None and saved is not None and saved.is_dir()
+        return DataRequest(
+            saved if offline and saved is not None else data_root(root),
+            on_bad_image=options.on_bad_image,
+            limit=known.images + known.held_out,
+            shape=self.spec.shape,
+            offline=offline,
+            legacy=known.is_legacy,
+            show_progress=show_progress,
+        )
+
+    def _describe_gone(self) -> str | None:
+        """What to type where the path of the recorded dataset is not there any more; None where the
+        dataset has no path, or it is there.
+        """
+        kind, _, argument = self.info.dataset.name.partition(":")
+        if not Path(argument).is_absolute() or Path(argument).exists():
+            return None
+        return (
+            f"{self.path} was trained on {kind}:{argument}, which is not there now: "
+            f"pass --dataset {kind}:WHERE_IT_IS_NOW"
+        )
+
+    def originals(
+        self, count: int | None = None, root: Path | None = None, *, dataset: Any = None
+    ) -> Tensor:
         """The first ``count`` held-out images (None: ten, or all), ``(count, C, H, W)`` in [-1, 1].
 
         Raises:
             DataError: the dataset is not found, or holds out fewer.
         """
-        held_out = self.data(root).test.images
+        held_out = self.data(root, dataset=dataset).test.images
         count = min(10, len(held_out)) or 1 if count is None else count
         if len(held_out) < count:
             name = self.info.dataset.name
@@ -256,26 +311,105 @@ class Run:
         Raises:
             DataError: it is not.
         """
-        if data.fingerprint() != self.info.dataset.fingerprint:
-            dataset = self.info.dataset
-            was, now = dataset.images + dataset.held_out, len(data.train) + len(data.test)
-            counts = f" ({now} now, {was} then)" if now != was else ""
+        known = self.info.dataset
+        if (difference := first_difference(known, data)) is not None:
+            kind = known.name.partition(":")[0]
+            elsewhere = f", pass --dataset {kind}:PLACE if they moved" if ":" in known.name else ""
             raise DataError(
-                f"the images from {data.source}{counts} are not those that {self.path} "
-                "was trained on: put those back, or train a new run"
+                f"{difference} are not those that {self.path} was trained on: "
+                f"put those back{elsewhere}, or train a new run"
             )
         return data
 
-    def sample(self, n: int, seed: int = 0, labels: Sequence[int] | Tensor | None = None) -> Tensor:
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes 0 to K - 1; None: they have none."""
+        names = self.info.dataset.class_names
+        return names if names and len(names) == self.spec.classes else None
+
+    def label_numbers(
+        self, labels: Sequence[int | str] | Tensor | None
+    ) -> Sequence[int] | Tensor | None:
+        """Labels with the number in the place of each name.
+
+        A text that is no name of a class may be its number: ``"3"``.
+
+        Raises:
+            UsageError: no class has this name, or the model is not conditional.
+        """
+        if labels is None:
+            return None
+        name = self.info.model.name
+        if not self.trainer.conditional:
+            raise UsageError(
+                f"{name} is not conditional: it takes no labels; --labels needs a model that is"
+            )
+        if isinstance(labels, Tensor):
+            return labels
+        return [self._label_number(each) if isinstance(each, str) else each for each in labels]
+
+    def _label_number(self, label: str) -> int:
+        names = self.class_names or ()
+        if label in names:
+            return names.index(label)
+        if re.fullmatch(r"-?[0-9]{1,9}", label):
+            return int(label)
+        dataset, count = self.info.dataset.name, self.spec.classes or 1
+        if not names:
+            raise UsageError(
+                f"label {label!r}: the classes of {dataset} have no names; "
+                f"give whole numbers from 0 to {count - 1}, such as 3,1,4"
+            )
+        hint = nearest(label, names) or f"; its classes are {_shorten(names)}"
+        raise UsageError(f"label {label!r}: {dataset} has no such class{hint}")
+
+    def sample(
+        self, n: int, seed: int = 0, labels: Sequence[int | str] | Tensor | None = None
+    ) -> Tensor:
         """``n`` images ``(n, C, H, W)`` in [-1, 1] on the CPU; one seed gives the same images every
         time.
 
-        A conditional model is given ``labels`` ``(n,)``, or 0, 1, 2 … in turn; see
-        :meth:`genkit.Trainer.sample`.
+        A conditional model is given ``labels`` ``(n,)``, numbers or names of classes, or 0, 1, 2 …
+        in turn; see :meth:`genkit.Trainer.sample`.
+
+        Raises:
+            UsageError: they do not fit in memory, or the labels do not fit the model.
         """
-        trainer = self.trainer
+        trainer, numbers = self.trainer, self.label_numbers(labels)
+        capacity.require_memory(
+            FLOAT_BYTES * n * self.spec.size,
+            describe_images(n, self.spec.shape),
+            "ask for fewer, or take them in parts from sample_chunks()",
+        )
         with attribute_errors(self.owner, "to sample"):
-            return trainer.sample(n, Rng(seed, "samples"), labels)
+            return trainer.sample(n, Rng(seed, "samples"), numbers)
+
+    def sample_chunks(
+        self, n: int, seed: int = 0, labels: Sequence[int | str] | Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The images of :meth:`sample` in parts, so that few of them are in memory at a time.
+
+        A conditional model is given ``labels``, which are repeated in turn until there are ``n``;
+        see :meth:`genkit.Trainer.sample_chunks`.
+
+        Raises:
+            UsageError: the labels do not fit the model.
+            ContractError: while parts are made, if the model gives images of another shape.
+        """
+        numbers = self.label_numbers(labels)
+        return self._check_chunks(self.trainer.sample_chunks(n, Rng(seed, "samples"), numbers))
+
+    def _check_chunks(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        while True:
+            with attribute_errors(self.owner, "to sample"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            if chunk.shape[1:] != self.spec.shape:
+                given = tuple(chunk.shape[1:])
+                name = self.info.model.name
+                raise ContractError(f"{name} gave samples of {given}, not {self.spec.shape}")
+            yield chunk
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [-1, 1] → their reconstructions, the same shape, on the CPU.
@@ -310,3 +444,10 @@ class Run:
         """
         self.info = info
         self._loaded = None
+
+
+def _shorten(names: Sequence[str]) -> str:
+    """The first of several names, in one line."""
+    shown = [repr(name) for name in names[:MAX_LISTED_CLASSES]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

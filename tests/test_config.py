@@ -48,10 +48,11 @@ def test_files_are_strict(tmp_path: Path) -> None:
 def test_order_of_precedence_and_round_trip(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("width = 16\nseed = 3\nbetas = [0.5, 0.9]\n")
-    core, options = resolve(Options, "model", {"seed": "4"}, file)
+    core, options, of_dataset = resolve(Options, "model", {"seed": "4"}, file)
+    assert of_dataset is None
     assert (core.seed, options.width, options.betas, core.batch_size) == (4, 16, (0.5, 0.9), 128)
     file.write_text(to_toml(core, options))
-    assert resolve(Options, "model", {}, file) == (core, options)
+    assert resolve(Options, "model", {}, file) == (core, options, None)
 
 
 @pytest.mark.parametrize(

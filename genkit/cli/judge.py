@@ -11,6 +11,7 @@ from ..storage.folder import CURVES, REPORT
 from .options import (
     count_option,
     data_root_option,
+    dataset_option,
     json_option,
     out_option,
     run_argument,
@@ -32,10 +33,17 @@ if TYPE_CHECKING:
 )
 @count_option("Number of samples, and of held-out images.", 10_000)
 @seed_option("Seed of the samples.")
+@dataset_option
 @data_root_option
 @json_option
 def evaluate(
-    run: Path, metrics: str, count: int, seed: int, data_root: Path | None, as_json: bool
+    run: Path,
+    metrics: str,
+    count: int,
+    seed: int,
+    dataset: str | None,
+    data_root: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure the model of the run in the folder RUN, and write the values to evaluation.json.
 
@@ -45,7 +53,9 @@ def evaluate(
     from .. import api
 
     names = [name.strip() for name in metrics.split(",") if name.strip()]
-    measured = api.evaluate(run, names, count=count, seed=seed, data_root=data_root)
+    measured = api.evaluate(
+        run, names, count=count, seed=seed, dataset=dataset, data_root=data_root
+    )
     if as_json:
         contents = {name: measurement.content() for name, measurement in measured.items()}
         click.echo(json.dumps(contents, indent=2))
@@ -110,8 +120,9 @@ def compare(runs: tuple[Path, ...], html: Path | None) -> None:
 @click.command()
 @run_argument
 @out_option("HTML file.", REPORT)
+@dataset_option
 @data_root_option
-def report(run: Path, out: Path | None, data_root: Path | None) -> None:
+def report(run: Path, out: Path | None, dataset: str | None, data_root: Path | None) -> None:
     """Write the report of the run in the folder RUN: one HTML file that loads nothing. Prints its
     path.
 
@@ -121,7 +132,7 @@ def report(run: Path, out: Path | None, data_root: Path | None) -> None:
     from ..report.html import write_report
     from ..run import Run
 
-    print_line(write_report(Run.open(run), out, data_root))
+    print_line(write_report(Run.open(run), out, data_root, dataset))
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """Commands that show what a run has learned, in pictures."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -16,6 +17,7 @@ from .options import (
     MAX_LABELS,
     count_option,
     data_root_option,
+    dataset_option,
     labels_option,
     out_option,
     parse_labels,
@@ -23,6 +25,9 @@ from .options import (
     seed_option,
 )
 from .output import print_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @click.command()
@@ -37,21 +42,27 @@ from .output import print_line
 @labels_option("Classes for a conditional model, repeated in turn until there are --count.")
 def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | None) -> None:
     """Draw images from the newest checkpoint of the run in the folder RUN. Prints their path."""
-    from ..data import images
+    from ..data.saving import save_chunks
     from ..run import Run
+
+    def draw() -> "Iterator[Tensor]":  # only once it is known that all of them fit
+        yield from opened.sample_chunks(count, seed, parse_labels(labels, count))
 
     opened = Run.open(run)
     path = out or opened.folder.inside(SAMPLES_PICTURE.format(seed=seed))
-    images.save(opened.sample(count, seed, parse_labels(labels, count)), path)
+    save_chunks(draw(), count, opened.spec.shape, path, show_progress=True)
     print_line(path)
 
 
 @click.command()
 @run_argument
 @count_option("Number of images.  [default: 10, or all that are held out if they are fewer]", None)
+@dataset_option
 @data_root_option
 @out_option("PNG file.", RECONSTRUCTIONS)
-def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path | None) -> None:
+def reconstruct(
+    run: Path, count: int | None, dataset: str | None, data_root: Path | None, out: Path | None
+) -> None:
     """Show held-out images above their reconstructions, for models with an encoder. Prints the path
     of the picture.
     """
@@ -60,7 +71,9 @@ def reconstruct(run: Path, count: int | None, data_root: Path | None, out: Path 
 
     opened = Run.open(run)
     path = out or opened.folder.inside(RECONSTRUCTIONS)
-    originals = opened.originals(count, data_root)
+    if count is not None:
+        images.check_grid(2 * count, opened.spec.shape, rows=2)
+    originals = opened.originals(count, data_root, dataset=dataset)
     images.save_pairs(originals, opened.reconstruct(originals), path)
     print_line(path)
 
@@ -99,6 +112,7 @@ def interpolate(
 )
 @count_option("Held-out images, or all if they are fewer.", 2000, least=4)
 @seed_option("Seed of the choice of images, and of t-SNE.")
+@dataset_option
 @data_root_option
 @out_option("PNG file.", LATENT_MAP.format(method="METHOD"))
 def latent(
@@ -106,6 +120,7 @@ def latent(
     method: Literal["pca", "tsne"],
     count: int,
     seed: int,
+    dataset: str | None,
     data_root: Path | None,
     out: Path | None,
 ) -> None:
@@ -119,7 +134,7 @@ def latent(
 
     opened = Run.open(run)
     path = pictures.draw_latent_map(
-        opened, out, method=method, count=count, seed=seed, data_root=data_root
+        opened, out, method=method, count=count, seed=seed, data_root=data_root, dataset=dataset
     )
     print_line(path)
     if pictures.has_manifold(opened):

@@ -2,16 +2,22 @@
 that each is declared once.
 """
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import annotated_types
 import click
 from pydantic_core import PydanticUndefined
 
 from ..config import MAX_SEED, Config, type_name
+from ..errors import close_names
+
+if TYPE_CHECKING:
+    from ..data.dataset_options import InstalledDatasets
 
 MAX_LABELS = 10_000
 """More pairs than this are refused when their picture is made, so no longer list is built."""
@@ -21,7 +27,12 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 data_root_option = click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Folder of the datasets, if they moved."
+    "--data-root", type=click.Path(path_type=Path), help="Folder of the downloads, if they moved."
+)
+dataset_option = click.option(
+    "--dataset",
+    metavar="NAME:PLACE",
+    help="Where the images of the run are now, if they moved, such as folder:NEW.",
 )
 
 
@@ -50,23 +61,30 @@ def count_option(
 
 def labels_option(what: str) -> Callable[[Decorated], Decorated]:
     """``--labels``, for :func:`parse_labels`."""
-    return click.option("--labels", metavar="LABEL,LABEL", help=f"{what}  [default: all of them]")
+    help_text = (
+        f"{what} By name or number; a name with a comma in double quotes: '\"salt, pepper\",cats'"
+        "  [default: all of them]"
+    )
+    return click.option("--labels", metavar="LABEL,LABEL", help=help_text)
 
 
-def parse_labels(text: str | None, count: int) -> list[int] | None:
-    """``count`` labels: those of ``3,1,4``, repeated in turn; None for None.
+def parse_labels(text: str | None, count: int) -> list[str] | None:
+    """``count`` labels, as typed: those of ``dogs,cats``, repeated in turn; None for None.
 
     Raises:
-        click.BadParameter: it is not such a list.
+        click.BadParameter: there is none, or a quotation mark is not closed.
     """
     if text is None:
         return None
     try:
-        labels = [int(part) for part in text.split(",")]
-    except ValueError:
+        labels = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise click.BadParameter(f"{text!r}: {error}", param_hint="--labels") from None
+    labels = [label.strip() for label in labels]
+    if not all(labels) or not labels:
         raise click.BadParameter(
-            f"{text!r} is no list of whole numbers such as 3,1,4", param_hint="--labels"
-        ) from None
+            f"{text!r} is no list of labels such as 3,1,4 or dogs,cats", param_hint="--labels"
+        )
     return list(islice(cycle(labels), count))
 
 
@@ -83,7 +101,10 @@ def _config_option(name: str, config: type[Config]) -> click.Option:
     help_text = f"{field.description or ''}{_describe_range(field.default, field.metadata)}"
     if field.annotation is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
-    return click.Option([flag, name], metavar=type_name(field.annotation), help=help_text)
+    extra = field.json_schema_extra
+    metavar = extra.get("metavar") if isinstance(extra, dict) else None
+    shown = str(metavar or type_name(field.annotation))
+    return click.Option([flag, name], metavar=shown, help=help_text)
 
 
 def _describe_range(default: Any, metadata: list[Any]) -> str:
@@ -104,6 +125,148 @@ def _describe_range(default: Any, metadata: list[Any]) -> str:
     return f"  [{'; '.join(bounds)}]" if bounds else ""
 
 
-def typed(values: dict[str, Any]) -> dict[str, Any]:
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were typed."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class OptionSection:
+    """Options that help shows together."""
+
+    title: str
+    options: list[click.Option]
+
+
+def dataset_sections(
+    datasets: "InstalledDatasets", dataset: str | None = None
+) -> list[OptionSection]:
+    """The options of the built-in datasets, and of ``dataset``, which may be any plugin's.
+
+    Datasets with the same options share a section. The one that is named comes first.
+    """
+    found: list[tuple[str, type[Config]]] = list(datasets.builtin())
+    named = datasets.of(dataset) if dataset else None
+    if named is not None and all(config is not named for _, config in found):
+        found.insert(0, ((dataset or "").partition(":")[0], named))
+    titles: dict[tuple[str, ...], list[str]] = {}
+    configs: dict[tuple[str, ...], type[Config]] = {}
+    for title, config in found:
+        fields = tuple(f"{name} {field!r}" for name, field in config.model_fields.items())
+        titles.setdefault(fields, []).append(title)
+        configs.setdefault(fields, config)
+    sections = [
+        (configs[fields], OptionSection(", ".join(shown), config_options(configs[fields])))
+        for fields, shown in titles.items()
+    ]
+    sections.sort(key=lambda pair: pair[0] is not named)
+    return [section for _, section in sections]
+
+
+def distinct_options(
+    sections: Sequence[OptionSection], taken: Iterable[str | None]
+) -> list[click.Option]:
+    """The options of several sections, one of each name, without those that are ``taken``."""
+    options: dict[str | None, click.Option] = {}
+    for section in sections:
+        for option in section.options:
+            options.setdefault(option.name, option)
+    return [option for name, option in options.items() if name not in set(taken)]
+
+
+def last_value(flag: str, args: Sequence[str]) -> str | None:
+    """What an option is given in arguments that are not parsed yet."""
+    value = None
+    for argument, following in zip(args, [*args[1:], None], strict=True):
+        if argument == flag:
+            value = following
+        elif argument.startswith(f"{flag}="):
+            value = argument.removeprefix(f"{flag}=")
+    return value
+
+
+class SectionedCommand(click.Command):
+    """A command whose help has sections, and whose suggestions are close to what was typed."""
+
+    def sections(self) -> list[OptionSection]:
+        """What :attr:`params` have besides arguments, as help shows it."""
+        own = [option for option in self.params if isinstance(option, click.Option)]
+        return [OptionSection("Options", own)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for option in self.get_params(ctx) for flag in option.opts]
+            close = close_names(error.option_name, flags)
+            raise click.NoSuchOption(error.option_name, possibilities=close, ctx=ctx) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = self.sections()
+        for section in sections:
+            options: list[click.Option] = list(section.options)
+            if section is sections[-1] and (help_option := self.get_help_option(ctx)) is not None:
+                options.append(help_option)
+            records = [option.get_help_record(ctx) for option in options]
+            with formatter.section(section.title):
+                formatter.write_dl([record for record in records if record is not None])
+
+
+class DatasetCommand(SectionedCommand):
+    """A command whose argument ``dataset`` names a dataset, whose options it takes, too.
+
+    Its function gets those that were typed as ``options``, values by name, which
+    :attr:`genkit.DataRequest.options` accepts::
+
+        @click.command(cls=DatasetCommand)
+        @click.argument("dataset")
+        def inspect(dataset: str, options: dict[str, Any]) -> None: ...
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own = list(self.params)
+        self._of_datasets: list[OptionSection] = []
+
+    def sections(self) -> list[OptionSection]:
+        """The options of the datasets, then its own."""
+        of_datasets = [
+            OptionSection(f"Options of {section.title}", section.options)
+            for section in self._of_datasets
+        ]
+        own = [option for option in self._own if isinstance(option, click.Option)]
+        return [*of_datasets, OptionSection("Options", own)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from ..data.dataset_options import InstalledDatasets
+        from ..plugins.registry import discover
+
+        datasets = InstalledDatasets(discover())
+        self._of_datasets = dataset_sections(datasets)
+        if (dataset := self._named(ctx, args)) is not None:
+            self._of_datasets = dataset_sections(datasets, dataset)
+        self.params = [*self._own, *self._options()]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {name: ctx.params.pop(name) for name in self._names() if name in ctx.params}
+        ctx.params["options"] = typed(given)
+        return super().invoke(ctx)
+
+    def _options(self) -> list[click.Option]:
+        return distinct_options(self._of_datasets, [option.name for option in self._own])
+
+    def _names(self) -> list[str]:
+        return [option.name for option in self._options() if option.name is not None]
+
+    def _named(self, ctx: click.Context, args: list[str]) -> str | None:
+        """The dataset in arguments: the first that is neither an option nor the value of one."""
+        known = [*self._own, *self._options()]
+        options = [option for option in known if isinstance(option, click.Option)]
+        with_value = {flag for option in options if not option.is_flag for flag in option.opts}
+        previous = ""
+        for argument in args:
+            if not argument.startswith("-") and previous not in with_value:
+                return argument
+            previous = argument
+        return None

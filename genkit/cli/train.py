@@ -8,7 +8,19 @@ import click
 
 from ..hookspecs import ModelEntry
 from ..plugins.registry import discover
-from .options import config_options, count_option, data_root_option, run_argument, typed
+from .options import (
+    OptionSection,
+    SectionedCommand,
+    config_options,
+    count_option,
+    data_root_option,
+    dataset_option,
+    dataset_sections,
+    distinct_options,
+    last_value,
+    run_argument,
+    typed,
+)
 
 REPLACED = {"--tensorboard": "--callbacks tensorboard"}
 """Options of earlier versions, and what to type now."""
@@ -38,13 +50,12 @@ class _ModelGroup(click.Group):
             is_flag=True,
             help="Print the options as --config reads them, and stop.",
         )
-        core, of_model = config_options(TrainOptions), config_options(trainer.Config)
         return _ModelCommand(
             name,
-            params=[*core, config, show, *of_model],
+            [*config_options(TrainOptions), config, show],
+            config_options(trainer.Config),
             callback=_callback(name),
             help=f"Train {name}: {summary}.",
-            model_options=list(trainer.Config.model_fields),
         )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -59,14 +70,34 @@ class _ModelGroup(click.Group):
             )
 
 
-class _ModelCommand(click.Command):
-    """A model's command. Its help shows the model's options before those of every model."""
+class _ModelCommand(SectionedCommand):
+    """A model's command. Its options are the model's, those of the datasets, and the core's."""
 
-    def __init__(self, *args: Any, model_options: list[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._model_options = model_options
+    def __init__(
+        self, name: str, core: list[click.Option], of_model: list[click.Option], **kwargs: Any
+    ) -> None:
+        super().__init__(name, params=[*core, *of_model], **kwargs)
+        self._core, self._of_model = core, of_model
+        self._of_datasets: list[OptionSection] = []
+
+    def sections(self) -> list[OptionSection]:
+        """The model's options, those of datasets, and those of every model."""
+        return [
+            OptionSection(f"Options of {self.name}", self._of_model),
+            *(
+                OptionSection(f"Options of {section.title}", section.options)
+                for section in self._of_datasets
+            ),
+            OptionSection("Options of every model", self._core),
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from ..data.dataset_options import InstalledDatasets
+
+        dataset = last_value("--dataset", args) or _dataset_of_file(last_value("--config", args))
+        self._of_datasets = dataset_sections(InstalledDatasets(discover()), dataset)
+        own = [*self._core, *self._of_model]
+        self.params = [*own, *distinct_options(self._of_datasets, [each.name for each in own])]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -75,16 +106,12 @@ class _ModelCommand(click.Command):
                 raise click.NoSuchOption(error.option_name, possibilities=hint, ctx=ctx) from None
             raise
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections = ((f"Options of {self.name}", True), ("Options of every model", False))
-        for title, of_model in sections:
-            records = [
-                parameter.get_help_record(ctx)
-                for parameter in self.get_params(ctx)
-                if (parameter.name in self._model_options) == of_model
-            ]
-            with formatter.section(title):
-                formatter.write_dl([record for record in records if record is not None])
+
+def _dataset_of_file(config: str | None) -> str | None:
+    from ..config import read_file
+
+    dataset = read_file(Path(config)).get("dataset") if config else None
+    return dataset if isinstance(dataset, str) else None
 
 
 def _callback(model: str) -> Callable[..., None]:
@@ -102,9 +129,12 @@ def _callback(model: str) -> Callable[..., None]:
 
 def _resolve_to_toml(model: str, values: dict[str, Any], file: Path | None) -> str:
     from ..config import resolve, to_toml
+    from ..data.dataset_options import InstalledDatasets
     from ..models import find_trainer
 
-    configs = resolve(find_trainer(discover(), model).Config, model, values, file)
+    registry = discover()
+    datasets = InstalledDatasets(registry)
+    configs = resolve(find_trainer(registry, model).Config, model, values, file, datasets)
     return f"# genkit train {model} --config THIS_FILE\n" + to_toml(*configs)
 
 
@@ -122,6 +152,7 @@ def train() -> None:
     None,
     name="--iterations",
 )
+@dataset_option
 @data_root_option
 @click.option(
     "--device", metavar="TEXT", help="A device other than the one the run was started on."
@@ -134,6 +165,7 @@ def train() -> None:
 def resume(
     run: Path,
     iterations: int | None,
+    dataset: str | None,
     data_root: Path | None,
     device: str | None,
     stop_on_collapse: bool | None,
@@ -142,5 +174,10 @@ def resume(
     from .. import api
 
     api.resume(
-        run, iterations, data_root=data_root, device=device, stop_on_collapse=stop_on_collapse
+        run,
+        iterations,
+        dataset=dataset,
+        data_root=data_root,
+        device=device,
+        stop_on_collapse=stop_on_collapse,
     )

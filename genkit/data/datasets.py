@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +16,12 @@ from ..errors import (
     ContractError,
     DataError,
     DataUnavailableError,
-    UnknownNameError,
     attribute_errors,
 )
-from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
 from ..rng import Rng
+from .dataset_options import find_dataset, make_options
 
 HASHED_IMAGES = 4096
 """Images that are hashed at a time, so that few of a mapped file are in memory at once."""
@@ -121,6 +119,9 @@ class ImageData:
     def __post_init__(self) -> None:
         if len(self.train) == 0:
             raise DataError(f"no training images in {self.source}")
+        if self.class_names is not None and len(self.class_names) != (self.classes or 0):
+            counts = f"{len(self.class_names)} class_names for {self.classes or 0} classes"
+            raise DataError(f"{self.source}: {counts}")
         for name, split in (("training", self.train), ("held-out", self.test)):
             if not len(split):
                 continue
@@ -176,6 +177,10 @@ class DataRequest:
     """Whether long work shows a bar on standard error."""
     skipped: list[str] = field(default_factory=list)
     """Files skipped and why; genkit shows them to the user."""
+    records: list[Any] | None = None
+    """A list to which :func:`genkit.collect_images` adds what it finds of each picture; it decodes
+    all of them then, whatever is in the cache.
+    """
 
     def bad_image(self, path: Path, reason: str) -> None:
         """Record a file that cannot be used as skipped, or refuse the dataset.
@@ -189,18 +194,55 @@ class DataRequest:
         self.skipped.append(f"{path}: {reason}")
 
 
+NO_DATA_ROOT = Path(os.devnull, "no home directory; set GENKIT_DATA or pass --data-root")
+"""The data root of a user without a home directory: nothing is there, and nothing can be written
+there. A dataset that downloads nothing does not miss it; the error of another names it.
+"""
+
+
 def data_root(given: Path | None) -> Path:
-    """``given``, else ``$GENKIT_DATA``, else the user's cache folder."""
+    """``given``, else ``$GENKIT_DATA``, else the user's cache folder, else :data:`NO_DATA_ROOT`.
+
+    Raises:
+        DataError: the folder begins with ``~``, and there is no home directory.
+    """
     chosen = given or os.environ.get("GENKIT_DATA")
     if chosen:
-        return Path(chosen).expanduser()
-    return cache_folder() / "data"
+        return expand_home(Path(chosen))
+    try:
+        return cache_folder() / "data"
+    except DataError:
+        return NO_DATA_ROOT
 
 
 def cache_folder() -> Path:
-    """genkit's folder in the user's cache."""
+    """genkit's folder in the user's cache.
+
+    Raises:
+        DataError: the user has no home directory, as in a container.
+    """
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "genkit"
+    if cache:
+        return Path(cache) / "genkit"
+    try:
+        return Path.home() / ".cache" / "genkit"
+    except RuntimeError:
+        hint = "set XDG_CACHE_HOME, or GENKIT_DATA or --data-root for datasets"
+        raise DataError(f"this user has no home directory to keep files in: {hint}") from None
+
+
+def expand_home(path: Path) -> Path:
+    """``path`` with ``~`` resolved.
+
+    Raises:
+        DataError: there is no such home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"{path}: there is no home directory for {path.parts[0]}; give the whole path"
+        ) from None
 
 
 def load_dataset(
@@ -211,25 +253,21 @@ def load_dataset(
     Args:
         registry: the installed plugins.
         name: the dataset, with its argument behind a colon.
-        request: root and options; the argument is set here.
+        request: root and options; the argument is set here. Its options may be an instance of the
+            dataset's ``config``, values by name, or None for the defaults.
         notify: called with a line for each of the first skipped files, and for their number.
 
     Raises:
         UnknownNameError: no plugin provides it.
+        ConfigError: an option that the dataset does not have.
         DataError: the images are missing, damaged or of the wrong kind.
-        PluginError: the dataset's target failed.
+        PluginError: the dataset's target or its options failed.
         ContractError: it did not return :class:`genkit.ImageData`.
     """
-    name, _, argument = name.partition(":")
-    request = replace(request, argument=argument, skipped=[])
-    try:
-        load = registry.find(DatasetEntry, name).target()
-    except UnknownNameError:
-        if not Path(name).is_dir():
-            raise
-        raise UnknownNameError(
-            f"unknown dataset {name!r}; for the images in that folder use folder:{name}"
-        ) from None
+    registered, argument = find_dataset(registry, name)
+    options = make_options(registered, request.options)
+    request = replace(request, argument=argument, options=options, skipped=[])
+    load, name = registered.target(), registered.entry.name
     with attribute_errors(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):
@@ -271,39 +309,3 @@ def load_preferred(
                 notify(f"{problem}; training on {name} instead ({data.source})")
             return name, data
     raise DataUnavailableError("; ".join(problems))
-
-
-def from_images(images: Any) -> ImageData:
-    """A dataset of uint8 images in memory; every tenth image is held out.
-
-    Args:
-        images: a tensor ``(N, H, W)`` or ``(N, C, H, W)``, or what numpy converts to an array
-            ``(N, H, W)`` or ``(N, H, W, C)``, such as a list of PIL images.
-
-    Raises:
-        DataError: another dtype or shape.
-    """
-    tensor = images.detach().cpu() if isinstance(images, Tensor) else _from_array(images)
-    if tensor.dtype != torch.uint8:
-        raise DataError(
-            f"images are {tensor.dtype}, but must be uint8 from 0 to 255: "
-            "for floats in [0, 1], (images * 255).round().to(torch.uint8)"
-        )
-    if tensor.dim() == 3:
-        tensor = tensor[:, None]  # (N, 1, H, W)
-    held_out = torch.arange(len(tensor)) % 10 == 9
-    return ImageData(Split(tensor[~held_out]), Split(tensor[held_out]), source="images in memory")
-
-
-def _from_array(images: Any) -> Tensor:
-    """Array ``(N, H, W)`` or ``(N, H, W, C)``, or a list of images → ``(N, H, W)`` or
-    ``(N, C, H, W)``."""
-    try:
-        whole = isinstance(images, np.ndarray)
-        array = images if whole else np.stack([np.asarray(image) for image in images])
-        return torch.from_numpy((np.moveaxis(array, -1, 1) if array.ndim == 4 else array).copy())
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"images have to be a tensor, an array or a list of images of one size ({error}); "
-            "to give labels too, pass a genkit.ImageData"
-        ) from None

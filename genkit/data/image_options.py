@@ -19,7 +19,7 @@ def _parse_size(value: Any) -> Any:
     if type(value) is int:
         return value, value
     if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX×]\s*([0-9]{1,6})\s*)?", value)
+        found = re.fullmatch(r"\s*([0-9]{1,6})\s*(?:[xX\u00d7]\s*([0-9]{1,6})\s*)?", value)
         if not found:
             raise ValueError("one number, or HEIGHTxWIDTH such as 48x64")
         height, width = found.groups()
@@ -51,7 +51,7 @@ class ImageOptions(Config):
         None,
         description="size of the images: 64, or 48x64 for height x width;"
         " else as they are, if all are of one size",
-        json_schema_extra={"metavar": "SIZE"},
+        json_schema_extra={"metavar": "SIZE", "separator": "x"},
     )
     fit: Literal["crop", "pad", "stretch"] = Field(
         "crop",

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, TrainOptions
-from ..errors import UsageError
-from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec, Trainer
 from ..plugins.registry import Registry
+from .dataset_options import check_text, find_dataset, make_options
 from .datasets import (
     DataRequest,
     ImageData,
     Notify,
     combine_fingerprints,
     data_root,
-    from_images,
     load_dataset,
     load_preferred,
 )
+from .in_memory import from_images
 
 
 class DatasetInfo(Config):
@@ -42,13 +41,26 @@ class DatasetInfo(Config):
     summary: str | None = None
     """What was read and what was done to it, in one line."""
 
+    @property
+    def of_training(self) -> str:
+        """The fingerprint of the training images and labels."""
+        return self.training_fingerprint or self.fingerprint
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the run is of an older genkit, which recorded no options of datasets."""
+        return self.options is None
+
 
 def select_dataset(
     registry: Registry,
     trainer: type[Trainer],
     dataset: Any,
     options: TrainOptions,
+    dataset_options: Config | None,
     notify: Notify,
+    *,
+    show_progress: bool = False,
 ) -> tuple[DatasetInfo, ImageData]:
     """The images to train on, and what ``run.json`` says of them.
 
@@ -56,30 +68,78 @@ def select_dataset(
         registry: where datasets are found by name.
         trainer: whose preferred datasets are tried where none is named.
         dataset: images in memory, see :func:`in_memory`; a name or None: what ``options.dataset``
-        names.
+            names.
         options: of the run.
-        notify: called for files that were skipped and datasets that were passed over.
+        dataset_options: of the dataset that is named; None: its defaults.
+        notify: called with the summary, for files that were skipped and for datasets that were
+            passed over.
+        show_progress: whether long work shows a bar on standard error.
 
     Raises:
         GenkitError: there is no such dataset, or its images cannot be used.
     """
     if dataset is not None and not isinstance(dataset, str):
         return describe("images", None, data := in_memory(dataset)), data
-    request = DataRequest(data_root(options.data_root), on_bad_image=options.on_bad_image)
+    check_text(options.data_root)
+    request = DataRequest(
+        data_root(options.data_root),
+        options=dataset_options,
+        on_bad_image=options.on_bad_image,
+        show_progress=show_progress,
+    )
     if options.dataset is None:
         name, data = load_preferred(registry, trainer.preferred_datasets, request, notify)
     else:
         name, data = options.dataset, load_dataset(registry, options.dataset, request, notify)
-    registered = registry.find(DatasetEntry, name.partition(":")[0])
-    argument = data.argument or name.partition(":")[2]
-    full_name = registered.entry.name + (f":{argument}" if argument else "")
-    return describe(full_name, registered.plugin.distribution, data), data
+    if data.summary:
+        notify(data.summary)
+    return describe_named(registry, name, data, dataset_options), data
+
+
+def describe_named(
+    registry: Registry, name: str, data: ImageData, options: Config | None
+) -> DatasetInfo:
+    """What ``run.json`` says of the images of the dataset ``name``, which were read with
+    ``options``; None: with the defaults.
+    """
+    registered, argument = find_dataset(registry, name)
+    full_name = title(registered.entry.name, data.argument or argument)
+    used = make_options(registered, options)
+    return describe(full_name, registered.plugin.distribution, data, used)
+
+
+def relocate(
+    known: DatasetInfo, registry: Registry, name: str, data: ImageData, options: Config | None
+) -> DatasetInfo:
+    """What ``run.json`` says of the images of a run that are in the dataset ``name`` now."""
+    registered, argument = find_dataset(registry, name)
+    where: dict[str, Any] = {
+        "name": title(registered.entry.name, data.argument or argument),
+        "distribution": registered.plugin.distribution,
+        "source": data.source,
+    }
+    if not known.is_legacy:
+        where["options"] = {} if options is None else options.model_dump(mode="json")
+    for text in (where["name"], data.source):
+        check_text(text)
+    return known.model_copy(update=where)
+
+
+def title(name: str, argument: str) -> str:
+    """``NAME``, or ``NAME:ARGUMENT`` where there is one."""
+    return f"{name}:{argument}" if argument else name
 
 
 def describe(
     name: str, distribution: str | None, data: ImageData, options: Config | None = None
 ) -> DatasetInfo:
-    """What ``run.json`` says of images, which were read with ``options``."""
+    """What ``run.json`` says of images, which were read with ``options``.
+
+    Raises:
+        DataError: a path or a class whose name is not UTF-8.
+    """
+    for text in (name, data.source, data.summary, *(data.class_names or ())):
+        check_text(text)
     training = data.train.fingerprint()
     return DatasetInfo(
         name=name,
@@ -96,17 +156,34 @@ def describe(
     )
 
 
+def first_difference(known: DatasetInfo, data: ImageData) -> str | None:
+    """What of ``data`` is not as in a run, in words; None where all is."""
+    training = data.train.fingerprint()
+    if known.training_fingerprint is None:
+        same = training == known.fingerprint, True
+    else:
+        found = combine_fingerprints(training, data.test.fingerprint())
+        # Where the training images are others, too, the held-out ones cannot be told apart.
+        same = training == known.training_fingerprint, found == known.fingerprint
+    if all(same):
+        return None
+    if data.spec.shape != known.spec.shape:
+        shape, before = ("x".join(map(str, spec.shape)) for spec in (data.spec, known.spec))
+        return f"the images from {data.source} ({shape} now, {before} then)"
+    kind, now, then = "training", len(data.train), known.images
+    if same[0]:
+        kind, now, then = "held-out", len(data.test), known.held_out
+    what = f"{kind} images" + (" or their labels" if data.classes else "")
+    counts = f" ({now} now, {then} then)" if now != then else ""
+    return f"the {what} from {data.source}{counts}"
+
+
 def in_memory(images: Any) -> ImageData:
     """Images that a program has: an :class:`ImageData`, or what :func:`from_images` takes.
 
     Raises:
-        UsageError: a name.
         DataError: images of a kind that cannot be used.
     """
-    if isinstance(images, str):
-        raise UsageError(
-            "a run's dataset by name is in its run.json; give images only where they were in memory"
-        )
     return images if isinstance(images, ImageData) else from_images(images)
 
 

@@ -123,26 +123,35 @@ def get_extractor(run: Run, data: ImageData, notify: Notify) -> Extractor:
             notify(f"{dataset.name} has no labels: features are those of a random network")
             return make_random_extractor(kind, data.spec.channels)
         notify(f"training an extractor on the labels of {dataset.name}, once (a minute or so)")
-        weights = train_weights(kind, data, dataset.name, dataset.fingerprint, notify=notify)
-    path = _cache_path(dataset.fingerprint)
+        weights = train_weights(kind, data, dataset.name, dataset.of_training, notify=notify)
+    _cache(weights, dataset.of_training, notify)
+    return from_bytes(kind, weights, "the extractor", dataset.of_training)
+
+
+def _cache(weights: bytes, fingerprint: str, notify: Notify) -> None:
+    """Keep a weights file for the next time; where that cannot be, a notice says why."""
     try:
+        path = _cache_path(fingerprint)
+        if len(weights) > MAX_FILE_BYTES:
+            raise DataError(f"{len(weights)} bytes, more than {MAX_FILE_BYTES}")
         atomic.make_folder(path.parent)
         atomic.replace(path, weights)
     except OSError as error:
         notify(f"the extractor is not cached: {path}: {error.strerror}")
-    return from_bytes(kind, weights, str(path), dataset.fingerprint)
+    except DataError as error:
+        notify(f"the extractor is not cached: {error}")
 
 
 def load_extractor(run: Run, notify: Notify) -> Extractor | None:
     """The extractor for the dataset of a run where its weights exist: shipped, else cached.
 
-    Only weights that were made from the run's own images are used.
+    Only weights that were made from the run's own training images are used.
 
     Raises:
         PluginError: the shipped weights cannot be read.
         UsageError: there are weights, and no plugin provides the classifier.
     """
-    dataset, fingerprint = run.dataset_entry, run.info.dataset.fingerprint
+    dataset, fingerprint = run.dataset_entry, run.info.dataset.of_training
     if dataset is not None and dataset.entry.extractor:
         shipped = _load_shipped(dataset, find_classifier(run.registry).target())
         if shipped.metadata.get("fingerprint") == fingerprint:
@@ -151,7 +160,10 @@ def load_extractor(run: Run, notify: Notify) -> Extractor | None:
             f"the extractor shipped with {dataset.entry.name} was trained on other images: "
             "it is not used"
         )
-    path = _cache_path(fingerprint)
+    try:
+        path = _cache_path(fingerprint)
+    except DataError:  # there is no cache, so nothing is in it
+        return None
     try:
         weights = atomic.read(path, MAX_FILE_BYTES)
         kind = find_classifier(run.registry).target()
@@ -198,7 +210,8 @@ def train_weights(
     """The weights file of a classifier trained on the labels of ``data``.
 
     The same arguments give the same bytes, on one build of torch with one number of threads. The
-    dataset's ``name`` and ``fingerprint`` are recorded; ``options`` are passed on to ``fit``.
+    dataset's ``name`` and the ``fingerprint`` of its training images are recorded; ``options`` are
+    passed on to ``fit``.
     """
     with seeded_initialisation(seed):  # dropout draws from the same stream
         classifier = kind(data.spec.channels, data.classes or 1)
@@ -287,6 +300,11 @@ def _load_shipped(registered: Registered[DatasetEntry], kind: type[Classifier]) 
 
 
 def _cache_path(fingerprint: str) -> Path:
+    """Where the weights for the images of a dataset are kept.
+
+    Raises:
+        DataError: this user has no cache.
+    """
     return cache_folder() / "extractors" / f"{fingerprint}.safetensors"
 
 

@@ -69,14 +69,18 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
         name if folders.count(name) == 1 else str(run.path)
         for name, run in zip(folders, runs, strict=True)
     ]
-    tables = [_compare_options(runs), _compare_losses(runs), _compare_metrics(runs, names)]
+    tables = [
+        _compare_options(runs),
+        _compare_images(runs),
+        _compare_losses(runs, names),
+        _compare_metrics(runs, names),
+    ]
     return Comparison(runs, names, tables)
 
 
 def _compare_options(runs: Sequence[Summary]) -> Table:
     about: list[tuple[str, Callable[[Summary], str]]] = [
         ("model", lambda run: run.model),
-        ("dataset", lambda run: run.dataset),
         ("state", lambda run: run.state),
         ("step", lambda run: f"{run.step:,}"),
     ]
@@ -94,30 +98,85 @@ def _compare_options(runs: Sequence[Summary]) -> Table:
     )
 
 
-def _compare_losses(runs: Sequence[Summary]) -> Table:
-    names = dict.fromkeys(name for run in runs for name in run.losses)
-    rows = [
-        TableRow(
-            [name, *(f"{run.losses[name]:.4g}" if name in run.losses else NONE for run in runs)]
-        )
-        for name in names
+def _compare_images(runs: Sequence[Summary]) -> Table:
+    """Which images the runs were trained on: always shown, as all else rests on it."""
+    about: list[tuple[str, Callable[[Summary], str]]] = [
+        ("dataset", lambda run: run.dataset),
+        ("images", lambda run: run.images.counts if run.images else NONE),
+        ("SHA-256, training", lambda run: _shorten_hash(_training_images(run))),
+        ("SHA-256, all", lambda run: _shorten_hash(_all_images(run))),
     ]
+    rows = [TableRow([name, *map(get, runs)]) for name, get in about]
+    options = [run.images.options if run.images else {} for run in runs]
+    for name in dict.fromkeys(name for each in options for name in each):
+        cells = [format_option(each.get(name)) for each in options]
+        if len(set(cells)) > 1:
+            rows.append(TableRow([str(name), *cells]))
+    caption = "SHA-256 of shape, pixels and labels; images of one SHA-256 are the same."
+    return Table("images", "Images", caption, "images", rows, "", [])
+
+
+def _shorten_hash(fingerprint: str | None) -> str:
+    return fingerprint[:12] if fingerprint else NONE
+
+
+def _training_images(run: Summary) -> str | None:
+    return run.images.training if run.images else None
+
+
+def _all_images(run: Summary) -> str | None:
+    """What tells held-out images apart, where the training images are the same."""
+    return run.images.all if run.images else None
+
+
+def _differing_images(runs: Sequence[Summary]) -> list[str]:
+    """Of training and held-out images those that the runs do not share."""
+    if len({_training_images(run) for run in runs}) > 1:
+        return ["training images"]
+    if len({known for run in runs if (known := _all_images(run))}) > 1:
+        return ["held-out images"]
+    return []
+
+
+def _explain_images(differing: str, runs: Sequence[Summary], names: Sequence[str]) -> str:
+    get = _training_images if differing == "training images" else _all_images
+    which = (f"{name}: {_shorten_hash(get(run))}" for name, run in zip(names, runs, strict=True))
+    return f"the runs have different {differing} ({', '.join(which)})"
+
+
+def _compare_losses(runs: Sequence[Summary], names: Sequence[str]) -> Table:
+    losses = dict.fromkeys(name for run in runs for name in run.losses)
+    rows: list[TableRow] = []
+    explained: set[str] = set()
+    for name in losses:
+        having = [run for run in runs if name in run.losses]
+        differing = [what for what in _differing_images(having) if what == "training images"]
+        cells = [f"{run.losses[name]:.4g}" if name in run.losses else NONE for run in runs]
+        rows.append(TableRow([name + (" *" if differing else ""), *cells], bool(differing)))
+        explained |= set(differing)
+    notes = [_explain_images(differing, runs, names) for differing in explained]
     caption = (
-        "Means over the last log interval. Losses of different models are on different scales."
+        "Means over the last log interval. Losses of different models are on different scales. "
+        "* marks what is not comparable."
     )
-    return Table(
-        "losses", "Last losses", caption, "loss", rows, "No run has a row in metrics.jsonl.", []
-    )
+    reason = "No run has a row in metrics.jsonl."
+    return Table("losses", "Last losses", caption, "loss", rows, reason, notes)
 
 
 def _compare_metrics(runs: Sequence[Summary], names: Sequence[str]) -> Table:
     by_title = [{value.title: value for value in run.measured} for run in runs]
-    rows, notes = [], []
+    rows: list[TableRow] = []
+    notes: list[str] = []
+    other_images: set[str] = set()
     for title in dict.fromkeys(title for values in by_title for title in values):
         values = [found.get(title) for found in by_title]
         differing = [name for name, get in BASIS if len({get(v) for v in values if v}) > 1]
-        cells = [title + (" *" if differing else ""), *map(_format_value, values)]
-        rows.append(TableRow(cells, marked=bool(differing)))
+        measured = [run for run, value in zip(runs, values, strict=True) if value]
+        images = _differing_images(measured)
+        other_images |= set(images)
+        marked = bool(differing or images)
+        cells = [title + (" *" if marked else ""), *map(_format_value, values)]
+        rows.append(TableRow(cells, marked=marked))
         if differing:
             bases = "; ".join(
                 f"{name}: {describe_basis(value)}"
@@ -125,6 +184,7 @@ def _compare_metrics(runs: Sequence[Summary], names: Sequence[str]) -> Table:
                 if value
             )
             notes.append(f"{title} rests on a different {', '.join(differing)} ({bases})")
+    notes = [*(_explain_images(images, runs, names) for images in sorted(other_images)), *notes]
     reason = "No run has been measured; genkit evaluate RUN does."
     caption = (
         "Figure, then the floor: real images in the place of the samples. N images; "

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.images import encode_png, from_uint8, grid, open_image
+from ..data.images import encode_png, from_uint8, grid
+from ..data.reading import open_image
 from ..errors import GenkitError, RunError, UsageError, first_line
 from ..interfaces import Reconstructs
 from ..run import Run
@@ -113,14 +114,14 @@ def embed(data: bytes, side: int, limit: int, what: str) -> EmbeddedPicture:
         side = side * 3 // 4
 
 
-def make_drawings(run: Run, data_root: Path | None) -> list[Drawing]:
+def make_drawings(run: Run, data_root: Path | None, dataset: str | None = None) -> list[Drawing]:
     """Reconstructions, interpolation and latent map of a run, or why there is none."""
     return [
         _make_drawing(
             "reconstructions",
             "Reconstructions",
             f"Held-out images above, their reconstructions below; up to {RECONSTRUCTED}",
-            lambda: _render_reconstructions(run, data_root),
+            lambda: _render_reconstructions(run, data_root, dataset),
         ),
         _make_drawing(
             "interpolation",
@@ -132,7 +133,7 @@ def make_drawings(run: Run, data_root: Path | None) -> list[Drawing]:
             "latent-map",
             "Latent map",
             "Codes of held-out images in two dimensions, by label",
-            lambda: pictures.render_latent_map(run, data_root=data_root),
+            lambda: pictures.render_latent_map(run, data_root=data_root, dataset=dataset),
         ),
     ]
 
@@ -146,10 +147,10 @@ def _make_drawing(name: str, title: str, alt: str, render: Callable[[], bytes]) 
         return Drawing(name, title, alt, reason=first_line(error))
 
 
-def _render_reconstructions(run: Run, data_root: Path | None) -> bytes:
+def _render_reconstructions(run: Run, data_root: Path | None, dataset: str | None) -> bytes:
     if not isinstance(run.trainer, Reconstructs):
         raise UsageError(f"{run.info.model.name} cannot reconstruct images: it has no encoder")
-    originals = from_uint8(run.data(data_root).test.images[:RECONSTRUCTED])
+    originals = from_uint8(run.data(data_root, dataset=dataset).test.images[:RECONSTRUCTED])
     if not len(originals):
         raise UsageError(f"{run.info.dataset.name} holds out no images")
     both = torch.cat([originals, run.reconstruct(originals)])

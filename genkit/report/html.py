@@ -40,13 +40,20 @@ class Column:
     no_grid: str
 
 
-def write_report(run: Run, out: Path | None = None, data_root: Path | None = None) -> Path:
+def write_report(
+    run: Run,
+    out: Path | None = None,
+    data_root: Path | None = None,
+    dataset: str | None = None,
+) -> Path:
     """Write the report of a run to ``out`` (None: ``report.html`` in the run); return where.
 
     Args:
         run: the run.
         out: an ``.html`` file.
-        data_root: folder of the dataset, if it moved; reconstructions and the latent map need it.
+        data_root: folder of the downloads, if they moved; reconstructions and the latent map read
+            the images.
+        dataset: where the images are now, if they moved, such as ``folder:NEW``.
 
     Raises:
         UsageError: another suffix.
@@ -54,7 +61,7 @@ def write_report(run: Run, out: Path | None = None, data_root: Path | None = Non
     """
     path = out or run.folder.inside(REPORT)
     _check_html_name(path)
-    report = make_report(run, data_root)
+    report = make_report(run, data_root, dataset)
     script = _read_asset("slider.js") if len(report.grids) > 1 else None
     _write(path, _render("report.html.j2", script, report=report))
     return path

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ MAX_PANELS, MAX_LINES = 12, 8
 """More than these are left out of a picture; ``metrics.jsonl`` has them all."""
 MIN_ROWS = 2
 """Rows of ``metrics.jsonl`` that a curve needs."""
+MAX_NAME = 16
+"""Letters of the name of a class in a picture."""
 MAX_TICKS = 24
 """More texts beside a sheet would overlap."""
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
@@ -240,11 +243,16 @@ def to_rgb(sheet: np.ndarray) -> np.ndarray:
 
 
 def render_map(
-    points: np.ndarray, labels: np.ndarray | None, heading: Heading, x: str, y: str
+    points: np.ndarray,
+    labels: np.ndarray | None,
+    heading: Heading,
+    x: str,
+    y: str,
+    class_names: Sequence[str] | None = None,
 ) -> bytes:
     """Points ``(N, 2)``, coloured and marked by their labels ``(N,)`` from 0 up, as PNG.
 
-    Each label also stands at the median of its points.
+    Each label, or the name of its class, also stands at the median of its points.
     """
     with style():
         figure = _make_figure(7.6 if labels is not None else 6.8, 6.4, layout="constrained")
@@ -254,14 +262,16 @@ def render_map(
         if labels is None:
             axis.scatter(*points.T, s=10, color=_COLOURS[0], alpha=0.6, linewidths=0)
         else:
-            _scatter(axis, points, labels)
+            _scatter(axis, points, labels, class_names)
         axis.set(xlabel=x, ylabel=y)
         axis.grid()
         axis.set_axisbelow(True)
         return _render(figure, "the map", MAP_DPI)
 
 
-def _scatter(axis: Any, points: np.ndarray, labels: np.ndarray) -> None:
+def _scatter(
+    axis: Any, points: np.ndarray, labels: np.ndarray, class_names: Sequence[str] | None
+) -> None:
     from matplotlib.patheffects import withStroke
 
     present = np.unique(labels)
@@ -273,15 +283,45 @@ def _scatter(axis: Any, points: np.ndarray, labels: np.ndarray) -> None:
             marker=_MARKERS[label % len(_MARKERS)],
             alpha=0.65,
             linewidths=0,
-            label=str(label) if len(present) <= 2 * len(_MARKERS) else None,
+            label=class_text(label, class_names) if len(present) <= 2 * len(_MARKERS) else None,
         )
     for label in present:
         x, y = np.median(points[labels == label], axis=0)
         effect = [withStroke(linewidth=3, foreground="white")]
-        middle = {"ha": "center", "va": "center", "fontsize": 15, "fontweight": "bold"}
-        axis.text(x, y, str(label), path_effects=effect, **middle)
+        middle = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 15 if class_names is None else 11,
+            "fontweight": "bold",
+        }
+        axis.text(x, y, class_text(label, class_names), path_effects=effect, **middle)
     if len(present) <= 2 * len(_MARKERS):
-        axis.legend(title="label", loc="upper left", bbox_to_anchor=(1, 1), markerscale=1.8)
+        axis.legend(
+            title="label" if class_names is None else "class",
+            loc="upper left",
+            bbox_to_anchor=(1, 1),
+            markerscale=1.8,
+        )
+
+
+def class_text(number: int, class_names: Sequence[str] | None) -> str:
+    """A class as a picture can show it: its name; its number where it has none, or the font lacks a
+    letter of it.
+    """
+    name = "" if class_names is None else class_names[number].strip()
+    if not name or not set(map(ord, name)) <= _letters():
+        return str(number)
+    return escape(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…") or str(number)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Code points that the font of pictures has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    with style():
+        font = get_font(findfont(FontProperties(family=STYLE["font.family"])))
+    return frozenset(font.get_charmap())
 
 
 def escape(text: str) -> str:

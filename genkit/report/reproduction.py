@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..config import TrainOptions
+from ..data.dataset_options import config_of
 from ..errors import GenkitError, printable
 from ..plugins.plugin import OWN_DISTRIBUTION
 from ..run import Run
@@ -58,14 +59,46 @@ def reproduce(run: Run) -> tuple[str, str]:
     changed.pop("dataset", None)
     if info.options.threads is None and (threads := info.environment.threads):
         kept["threads"] = threads
-    for name, option in {**kept, **changed}.items():
+    for name, option in {**kept, **changed, **_changed_dataset_options(run)}.items():
         words += to_arguments(name, option)
     versions = f"genkit {info.environment.genkit or '?'}, {info.environment.model or '?'}"
+    place = "pass it with --data-root"
+    if ":" in info.dataset.name:
+        place = "complete the path behind --dataset"
     note = (
         f"With {versions} and the environment above the result is the same, bit for bit. "
-        "The folder of the dataset is left out: pass it with --data-root."
+        f"The folder of the dataset is left out: {place}."
     )
     return " ".join(map(shlex.quote, map(printable, words))), note
+
+
+def _changed_dataset_options(run: Run) -> dict[str, Any]:
+    """The options of the dataset that are not at a known default, as they are typed."""
+    options, config = run.info.dataset.options or {}, None
+    try:
+        if (registered := run.dataset_entry) is not None:
+            config = config_of(registered)
+    except GenkitError:  # not installed here: all are given
+        return options
+    if config is None:
+        return options
+    defaults = _defaults(config)
+    changed = {
+        name: option
+        for name, option in options.items()
+        if name not in defaults or option != defaults[name]
+    }
+    return {name: _join(config, name, option) for name, option in changed.items()}
+
+
+def _join(config: type[BaseModel], name: str, option: Any) -> Any:
+    """The parts of a value that is typed with another separator than a comma: ``48x64``."""
+    field = config.model_fields.get(name)
+    extra = field.json_schema_extra if field is not None else None
+    separator = extra.get("separator") if isinstance(extra, dict) else None
+    if isinstance(separator, str) and isinstance(option, list):
+        return separator.join(map(str, option))
+    return option
 
 
 def qualify(name: str, distribution: str) -> str:

@@ -10,7 +10,7 @@ from ..run import Run
 from ..storage.folder import ALARM, TIMING
 from ..training.collapse import short_status
 from .charts import Chart, make_charts
-from .comparison import NONE, TableRow, describe_basis
+from .comparison import NONE, TableRow, describe_basis, format_option
 from .embedding import Drawing, SampleGrid, embed_grids, make_drawings
 from .plotting import run_title
 from .reproduction import compare_with_defaults, reproduce
@@ -51,7 +51,7 @@ class Report:
     command_note: str
 
 
-def make_report(run: Run, data_root: Path | None = None) -> Report:
+def make_report(run: Run, data_root: Path | None = None, dataset: str | None = None) -> Report:
     """Gather what the report of a run shows. What cannot be shown is listed with the reason.
 
     Raises:
@@ -66,7 +66,7 @@ def make_report(run: Run, data_root: Path | None = None) -> Report:
         charts = make_charts(logged)
     except RunError as error:
         no_charts = str(error)
-    drawings = make_drawings(run, data_root)
+    drawings = make_drawings(run, data_root, dataset)
     missing = [("Samples", no_grids)] if not grids else []
     missing += [("Curves", no_charts)] if not charts else []
     missing += [(drawing.title, drawing.reason) for drawing in drawings if not drawing.image]
@@ -176,9 +176,15 @@ def _describe_data(run: Run) -> list[TableRow]:
     dataset, spec = run.info.dataset, run.info.dataset.spec
     counts = f"{dataset.images:,} to train on, {dataset.held_out:,} held out"
     shape = f"{spec.channels} x {spec.height} x {spec.width} (channels, height, width)"
-    return [
-        TableRow(["name", shorten_dataset(dataset.name)]),
-        TableRow(["images", counts]),
-        TableRow(["shape", shape]),
-        TableRow(["SHA-256", dataset.fingerprint]),
-    ]
+    rows = [("name", shorten_dataset(dataset.name)), ("images", counts), ("shape", shape)]
+    if dataset.summary:
+        rows.append(("summary", dataset.summary))
+    if run.class_names:
+        numbered = (f"{number}: {name}" for number, name in enumerate(run.class_names))
+        rows.append(("classes", ", ".join(numbered)))
+    rows += [(name, format_option(option)) for name, option in (dataset.options or {}).items()]
+    if dataset.training_fingerprint is None:
+        rows.append(("SHA-256 of the training images", dataset.fingerprint))
+    else:
+        rows.append(("SHA-256", dataset.fingerprint))
+    return [TableRow(list(row)) for row in rows]

@@ -55,6 +55,20 @@ class MeasuredValue:
 
 
 @dataclass(frozen=True)
+class TrainedOn:
+    """Which images a run was trained on, and which were held out."""
+
+    training: str
+    """Fingerprint of the training images and labels."""
+    all: str | None
+    """That of the held-out ones, too; None: an older genkit did not record it."""
+    counts: str
+    """How many to train on and how many held out, in words."""
+    options: dict[str, Any]
+    """The options of the dataset."""
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a list of runs shows of one."""
 
@@ -69,6 +83,7 @@ class Summary:
     iterations: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     """genkit's and the model's, as in ``run.json``, without paths of the machine."""
+    images: "TrainedOn | None" = None
     losses: dict[str, float] = field(default_factory=dict)
     """Last means of the metrics that end in ``loss``; of all metrics where none does."""
     measured: tuple[MeasuredValue, ...] = ()
@@ -106,6 +121,7 @@ def summarise(path: Path) -> Summary:
         )
         iterations = _count(info["options"]["iterations"])
         options = {**_defaults(), **_mapping(info["options"]), **_mapping(info.get("config"))}
+        images = _parse_images(_mapping(info["dataset"]))
         for name in PLACES:
             options.pop(name, None)
         row = folder.last_row(METRICS)
@@ -120,6 +136,7 @@ def summarise(path: Path) -> Summary:
             step,
             iterations,
             options,
+            images,
             select_losses(row),
             read_measured(folder),
         )
@@ -131,6 +148,16 @@ def summarise(path: Path) -> Summary:
             "damaged",
             f"run.json is not as genkit writes it ({type(error).__name__}: {error})",
         )
+
+
+def _parse_images(dataset: Mapping[str, Any]) -> TrainedOn:
+    known, training = _text(dataset["fingerprint"]), dataset.get("training_fingerprint")
+    return TrainedOn(
+        training=known if training is None else _text(training),
+        all=None if training is None else known,
+        counts=f"{_count(dataset['images']):,} + {_count(dataset['held_out']):,} held out",
+        options=dict(_mapping(dataset.get("options"))),
+    )
 
 
 def select_losses(row: Mapping[str, float]) -> dict[str, float]:

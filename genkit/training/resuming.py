@@ -1,13 +1,13 @@
 """Going on with a run from its newest good checkpoint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ..callback import Callback
-from ..config import TrainOptions, resolve
-from ..data.datasets import Notify
+from ..config import TrainOptions, parse
+from ..data.datasets import ImageData, Notify
+from ..data.selection import DatasetInfo
 from ..engines.base import choose_device
 from ..engines.first_steps import PYTHON_STEPS
 from ..engines.kernels import resolve_for_resume
@@ -34,7 +34,7 @@ def reopen(
     Args:
         run: the run, which no other process may train meanwhile.
         changes: options of the core that are others than before; None: as before.
-        dataset: the images, where they were in memory.
+        dataset: where the images are now, if they moved, or images in memory; None: as recorded.
         callbacks: objects of the caller's to notify.
         progress: whether the progress is printed.
 
@@ -54,18 +54,25 @@ def reopen(
         if options.callbacks:
             listeners.on_notice(f"callbacks of run.json: {', '.join(options.callbacks)}")
         recorder = RunRecorder(run, listeners)
-        yield _prepare(run, options, dataset, changes.get("data_root"), recorder), recorder
+
+        def locate() -> tuple[DatasetInfo, ImageData]:
+            root = changes.get("data_root")
+            return run.locate_data(dataset, root, listeners.on_notice, progress)
+
+        yield _prepare(run, options, locate, recorder), recorder
 
 
 def _changed_options(run: Run, changes: Mapping[str, Any]) -> TrainOptions:
     """The core's options of a run, but for ``changes``."""
     given = {name: value for name, value in changes.items() if value is not None}
-    saved = run.info.options.model_dump() | given | run.info.config
-    return resolve(run.trainer_class.Config, run.info.model.name, saved)[0]
+    return parse(TrainOptions, run.info.options.model_dump() | given)
 
 
 def _prepare(
-    run: Run, options: TrainOptions, dataset: Any, root: Path | None, recorder: RunRecorder
+    run: Run,
+    options: TrainOptions,
+    locate: Callable[[], tuple[DatasetInfo, ImageData]],
+    recorder: RunRecorder,
 ) -> Training:
     """The training in the state of the newest good checkpoint; the run is set back to that."""
     notify, before = recorder.callbacks.on_notice, run.info.environment
@@ -81,7 +88,9 @@ def _prepare(
             options.kernels, before.kernels, device, undecided=step < PYTHON_STEPS
         ),
     }
-    data = run.read_data(dataset, root, notify)
+    dataset, data = locate()
+    if dataset.name != run.info.dataset.name:
+        options = options.model_copy(update={"dataset": dataset.name})
     training = Training.prepare(
         run.build, data, options.model_copy(update=as_before), owner=run.owner
     )
@@ -91,7 +100,9 @@ def _prepare(
         notify(f"{name} was {was}, is {now}: the result will not be bit-identical")
     if found:
         training.restore(found.step, found.model, found.state)
-    info = run.info.model_copy(update={"options": options, "environment": environment})
+    info = run.info.model_copy(
+        update={"options": options, "dataset": dataset, "environment": environment}
+    )
     recorder.rewind(step, info)
     return training
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..callback import Callback
 from ..config import resolve
+from ..data.dataset_options import InstalledDatasets
 from ..data.selection import absolute, select_dataset
 from ..engines.base import choose_device
 from ..interfaces import Trainer
@@ -40,11 +41,15 @@ def start(
     trainer_class, model_info = resolve_model(registry, model)
     given = {**options, **_named(dataset, callbacks)}
     file = Path(config) if config else None
-    core, own = resolve(trainer_class.Config, model_info.name, given, file)
+    by_name = dataset is None or isinstance(dataset, str)
+    datasets = InstalledDatasets(registry) if by_name else None
+    core, own, of_dataset = resolve(trainer_class.Config, model_info.name, given, file, datasets)
     device = choose_device(core.device)  # before anything is downloaded
     listeners = make_callbacks(registry, core, callbacks, progress)
     notify = listeners.on_notice
-    dataset_info, data = select_dataset(registry, trainer_class, dataset, core, notify)
+    dataset_info, data = select_dataset(
+        registry, trainer_class, dataset, core, of_dataset, notify, show_progress=progress
+    )
 
     make_trainer = partial(build, trainer_class, own, data.spec, core.seed)
     prepare = partial(Training.prepare, make_trainer, data, owner=model_info.plugin_name)

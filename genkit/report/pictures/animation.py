@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...data.images import open_image, write_picture
+from ...data.images import write_picture
+from ...data.reading import open_image
 from ...errors import RunError, UsageError, first_line
 from ...run import Run
 from ...storage import atomic

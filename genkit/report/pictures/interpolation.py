@@ -15,7 +15,7 @@ from ...interfaces import evaluating
 from ...rng import Rng
 from ...run import Run
 from ...storage.folder import INTERPOLATION
-from ..plotting import Axis, render_sheet
+from ..plotting import Axis, class_text, render_sheet
 from .sheet import check_size, decode, make_heading
 
 
@@ -38,7 +38,7 @@ def interpolate(
     pairs: int = 8,
     steps: int = 10,
     seed: int = 0,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Sequence[int | str] | Tensor | None = None,
 ) -> Interpolation:
     """Interpolate between pairs of codes from the prior: those of ``run.sample(2 * pairs, seed)``,
     first half to second.
@@ -56,7 +56,7 @@ def interpolate(
         )
     check_size(run, pairs, steps)
     generator = run.trainer.generator
-    chosen = run.trainer.labels_for(pairs, labels)
+    chosen = run.trainer.labels_for(pairs, run.label_numbers(labels))
     with evaluating(generator), attribute_errors(run.owner, "to interpolate"):
         # One call for all ends, as sampling has: the same bits on every machine.
         codes = generator.prior(
@@ -83,7 +83,7 @@ def render_interpolation(
     pairs: int = 8,
     steps: int = 10,
     seed: int = 0,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Sequence[int | str] | Tensor | None = None,
 ) -> bytes:
     """:func:`interpolate` as a PNG with axes, one row of images for each pair."""
     found = interpolate(run, pairs, steps, seed, labels)
@@ -93,7 +93,8 @@ def render_interpolation(
     if found.labels is None:
         rows = Axis("pair of latent codes", [str(number + 1) for number in range(pairs)])
     else:
-        rows = Axis("label of both codes", [str(label) for label in found.labels.tolist()])
+        shown = [class_text(number, run.class_names) for number in found.labels.tolist()]
+        rows = Axis("label of both codes", shown)
     columns = Axis("position between the two codes (fraction of the way)", ticks)
     heading = make_heading(run, f"{path} interpolation, seed {seed}")
     return render_sheet(images, heading, columns, rows)
@@ -106,7 +107,7 @@ def draw_interpolation(
     pairs: int = 8,
     steps: int = 10,
     seed: int = 0,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Sequence[int | str] | Tensor | None = None,
 ) -> Path:
     """Write :func:`render_interpolation` to ``path`` (None: to ``plots/`` in the run)."""
     path = path or run.folder.inside(INTERPOLATION.format(seed=seed))

@@ -21,7 +21,11 @@ Method = Literal["pca", "tsne"]
 
 
 def encode_held_out(
-    run: Run, count: int = 2000, seed: int = 0, data_root: Path | None = None
+    run: Run,
+    count: int = 2000,
+    seed: int = 0,
+    data_root: Path | None = None,
+    dataset: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Encode ``count`` held-out images that ``seed`` chooses, or all if they are fewer: codes
     ``(N, L)`` and labels ``(N,)``.
@@ -34,13 +38,13 @@ def encode_held_out(
     encoder = find_encoder(run.trainer, run.info.model.name)
     if count < 1:
         raise UsageError(f"count is {count}: encode one image or more")
-    test: Split = run.data(data_root).test
+    test: Split = run.data(data_root, dataset=dataset).test
     if not len(test):
         raise DataError(f"{run.info.dataset.name} holds out no images to encode")
     random = np.random.Generator(np.random.Philox(derive_seed(seed, "held-out")))
     chosen = torch.from_numpy(np.sort(random.permutation(len(test))[:count]))
     with attribute_errors(run.owner, "to encode"):
-        codes = encode(encoder, test.images[chosen], run.info.model.name)
+        codes = encode(encoder, test, chosen, run.info.model.name)
     return codes, None if test.labels is None else test.labels[chosen]
 
 
@@ -50,6 +54,7 @@ def render_latent_map(
     count: int = 2000,
     seed: int = 0,
     data_root: Path | None = None,
+    dataset: str | None = None,
 ) -> bytes:
     """The codes of held-out images in two dimensions, coloured and marked by label, as PNG.
 
@@ -64,10 +69,12 @@ def render_latent_map(
     """
     if method not in ("pca", "tsne"):
         raise UsageError(f"method is {method!r}, but can be pca or tsne")
-    codes, labels = encode_held_out(run, count, seed, data_root)
+    codes, labels = encode_held_out(run, count, seed, data_root, dataset)
     points, how, names = _project(codes.double().numpy(), method, seed)
     heading = make_heading(run, f"codes of {len(points):,} held-out images, {how}, seed {seed}")
-    return render_map(points, None if labels is None else labels.numpy(), heading, *names)
+    classes = None if labels is None else labels.numpy()
+    x, y = names
+    return render_map(points, classes, heading, x, y, run.class_names)
 
 
 def draw_latent_map(
@@ -78,11 +85,12 @@ def draw_latent_map(
     count: int = 2000,
     seed: int = 0,
     data_root: Path | None = None,
+    dataset: str | None = None,
 ) -> Path:
     """Write :func:`render_latent_map` to ``path`` (None: to ``plots/`` in the run)."""
     path = path or run.folder.inside(LATENT_MAP.format(method=method))
     check_png_name(path)
-    write_picture(render_latent_map(run, method, count, seed, data_root), path)
+    write_picture(render_latent_map(run, method, count, seed, data_root, dataset), path)
     return path
 
 

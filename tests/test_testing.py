@@ -703,6 +703,18 @@ def absent_is_a_bare_error(request: DataRequest) -> ImageData:
     return bars(request)
 
 
+def augments_in_place(request: DataRequest) -> ImageData:
+    return bars(request, augment=lambda images, rng: images.mul_(0.5))
+
+
+def augments_from_torch_s_generator(request: DataRequest) -> ImageData:
+    return bars(request, augment=lambda images, rng: images * torch.rand(1))
+
+
+def augments_by_a_number_of_the_host(request: DataRequest) -> ImageData:
+    return bars(request, augment=lambda images, rng: images * rng.uniform(1).item())
+
+
 WRONG_DATASETS = {
     gives_a_list: {
         "dataset_gives_images",
@@ -713,6 +725,9 @@ WRONG_DATASETS = {
     held_out_is_trained_on: {"held_out_images_are_held_out"},
     unpickles: {"loading_unpickles_nothing"},
     absent_is_a_bare_error: {"absent_images_are_said_to_be_unavailable"},
+    augments_in_place: {"augment_gives_images"},
+    augments_from_torch_s_generator: {"augment_draws_from_rng_alone", "augment_is_capturable"},
+    augments_by_a_number_of_the_host: {"augment_is_capturable"},
 }
 
 
@@ -814,8 +829,9 @@ def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
     results = check(name)
     assert not [result for result in results if result.outcome == "failed"]
     skipped = {result.check for result in results if result.outcome == "skipped"}
-    assert skipped <= {"any_number_of_channels_and_shape"}, (
-        "only metrics that see no pixels take no shape"
+    of_augment = {check for check in CHECKS[DatasetEntry] if check.startswith("augment")}
+    assert skipped <= {"any_number_of_channels_and_shape", *of_augment}, (
+        "only metrics that see no pixels take no shape, and no built-in dataset augments"
     )
 
 

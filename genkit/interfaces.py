@@ -18,6 +18,14 @@ from . import config as options, processes, updates
 from .errors import UsageError
 from .rng import Rng
 
+CHUNK_NUMBERS, CHUNK_IMAGES = 2**23, 2**14
+"""Numbers in the images that a generator makes at a time, and the most images."""
+ALIGNMENT = 16
+"""Chunks but the last are of a multiple of so many images, and the last has at least as many. torch
+draws normal numbers on the CPU in groups of 16, so that a prior of one draw gives the same codes in
+chunks as in one call.
+"""
+
 Metrics = Mapping[str, Tensor]
 """Detached 0-d tensors by name. A name that is or ends in ``loss`` or ``accuracy`` is plotted as
 such.
@@ -215,7 +223,45 @@ class Trainer(nn.Module, abc.ABC):
             UsageError: labels for a model that learns without them, too few, too many, or of no
             class.
         """
-        return self.generator.sample(n, rng, self.labels_for(n, labels))
+        if labels is not None:
+            labels = self.labels_for(n, labels)
+        chunks = self.sample_chunks(n, rng, labels)
+        first = next(chunks)
+        if len(first) == n:
+            return first
+        images = first.new_empty((n, *first.shape[1:]))
+        images[: len(first)] = first
+        done = len(first)
+        for chunk in chunks:
+            images[done : done + len(chunk)] = chunk
+            done += len(chunk)
+        return images
+
+    @final
+    def sample_chunks(
+        self, n: int, rng: Rng, labels: Sequence[int] | Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The images of :meth:`sample` in parts, so that few of them are in memory at a time.
+
+        Parts have at most 16,399 images, and 8 million numbers where that is 16 images or more; the
+        generator's ``prior`` is called once for each. Between two of them the modules are in the
+        mode that they had before.
+
+        Args:
+            n: how many, in all.
+            rng: what the latent codes are drawn from.
+            labels: for a conditional model, classes that are repeated in turn until there are n;
+                None: 0, 1, 2 … in turn.
+
+        Raises:
+            UsageError: labels for a model that learns without them, or of no class.
+        """
+        chosen = self.labels_for(self.spec.classes or 1) if self.conditional else None
+        if labels is not None:
+            chosen = self.labels_for(len(labels), labels)
+            if chosen is not None and n and not len(chosen):
+                raise UsageError("there are no labels to repeat")
+        return _sample_chunks(self.generator, self.spec.size, n, rng, chosen)
 
     @final
     def labels_for(self, n: int, labels: Sequence[int] | Tensor | None = None) -> Tensor | None:
@@ -271,6 +317,31 @@ class HasLikelihood(Protocol):
 
     def log_likelihood(self, images: Tensor, z: Tensor) -> Tensor:
         """log p(images | z), nats, ``(B,)``; called in evaluation mode, without gradients."""
+
+
+def _sample_chunks(
+    generator: Generator, numbers: int, n: int, rng: Rng, labels: Tensor | None
+) -> Iterator[Tensor]:
+    start = 0
+    for count in chunk_sizes(n, numbers):
+        part = labels
+        if labels is not None:
+            turn = torch.arange(start, start + count, device=labels.device)
+            part = labels[turn % max(1, len(labels))]  # (count,)
+        yield generator.sample(count, rng, part)
+        start += count
+
+
+def chunk_sizes(count: int, numbers: int) -> Iterator[int]:
+    """How many of ``count`` images of so many ``numbers`` each are made at a time; one chunk of 0
+    where there are none.
+    """
+    most = min(CHUNK_IMAGES, CHUNK_NUMBERS // max(1, numbers))
+    size = max(1, most // ALIGNMENT) * ALIGNMENT
+    while count >= size + ALIGNMENT:
+        yield size
+        count -= size
+    yield count
 
 
 @contextmanager

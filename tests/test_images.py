@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genkit.data import images
+from genkit.data import images, saving
+from genkit.data.reading import open_image
 from genkit.errors import UsageError
 
 
@@ -27,12 +28,12 @@ def test_grid_of_any_shape(channels: int, mode: str) -> None:
 
 def test_files(tmp_path: Path) -> None:
     grey, colour = torch.full((3, 1, 4, 5), -1.0), torch.ones(3, 3, 4, 5)
-    images.save(grey, tmp_path / "a.npy")
-    images.save(colour, tmp_path / "b.npy")
-    images.save(colour, tmp_path / "c.png")
-    images.save(grey, tmp_path / "folder")
+    saving.save(grey, tmp_path / "a.npy")
+    saving.save(colour, tmp_path / "b.npy")
+    saving.save(colour, tmp_path / "c.png")
+    saving.save(grey, tmp_path / "folder")
     with pytest.raises(UsageError, match="is not empty"):
-        images.save(grey[:1], tmp_path / "folder")
+        saving.save(grey[:1], tmp_path / "folder")
     assert np.load(tmp_path / "a.npy").shape == (3, 4, 5)
     assert np.load(tmp_path / "b.npy").shape == (3, 4, 5, 3)
     assert np.load(tmp_path / "b.npy").dtype == np.uint8
@@ -51,17 +52,17 @@ def test_untrusted_pictures_are_opened_within_limits(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     images.write_picture(images.encode_png(Image.new("L", (8, 4), 7)), path)
     for source in (path, path.read_bytes()):
-        with images.open_image(source, ["PNG"], max_pixels=32) as picture:
+        with open_image(source, ["PNG"], max_pixels=32) as picture:
             assert np.asarray(picture).tolist() == [[7] * 8] * 4
         with (
             pytest.raises(ValueError, match="8x4 pixels, more than 31"),
-            images.open_image(source, ["PNG"], max_pixels=31),
+            open_image(source, ["PNG"], max_pixels=31),
         ):
             pass
     whole = path.read_bytes()
     for data in (b"", b"GIF89a", whole[:20], whole[:-30]):
         with (
             pytest.raises(ValueError, match="not a PNG image that can be read"),
-            images.open_image(data, ["PNG"], max_pixels=32) as picture,
+            open_image(data, ["PNG"], max_pixels=32) as picture,
         ):
             picture.load()

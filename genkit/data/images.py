@@ -1,19 +1,16 @@
-"""Pixels in and out: the one place that scales them, the grid of images, the one reader of
-untrusted picture files and the one writer of pictures.
+"""Pixels in and out: the one place that scales them, the grid of images, and the one writer of
+pictures.
 """
 
+import bisect
 import io
 import math
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..errors import UsageError
@@ -21,6 +18,8 @@ from ..storage import atomic
 
 GRID_TILE = 56
 """Smaller images are enlarged by a whole factor to about this many pixels, large enough to see."""
+MAX_GRID_PIXELS = 2**26
+"""Of a grid whose number of images a user chooses; Pillow warns of larger pictures."""
 
 
 def from_uint8(images: Tensor) -> Tensor:
@@ -39,17 +38,24 @@ def to_array(images: Tensor) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
+def describe_images(count: int, shape: Sequence[int]) -> str:
+    """``1,000 images of 3x64x64``, for messages; the shape is ``(C, H, W)``."""
+    return f"{count:,} images of {'x'.join(map(str, shape))}"
+
+
 def grid(images: Tensor, columns: int | None = None) -> Image.Image:
     """Arrange images ``(N, C, H, W)`` in [-1, 1], N ≥ 1, row by row in a grid.
 
     The grid is nearly square unless ``columns`` is given. One, three and four channels are grey,
     RGB and RGBA; of any other number the first channel is shown.
     """
-    array = to_array(images)
+    return arrange(to_array(images), columns)
+
+
+def arrange(array: np.ndarray, columns: int | None = None) -> Image.Image:
+    """:func:`grid` of images uint8 ``(N, H, W)`` or ``(N, H, W, C)``."""
     count, height, width = array.shape[:3]
-    columns = columns or math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    gap = max(1, height // 14)
+    columns, rows, gap, factor = _layout(count, height, width, columns)
     sheet = np.full(
         (rows * (height + gap) + gap, columns * (width + gap) + gap, *array.shape[3:]),
         255,
@@ -59,48 +65,45 @@ def grid(images: Tensor, columns: int | None = None) -> Image.Image:
         top = gap + number // columns * (height + gap)
         left = gap + number % columns * (width + gap)
         sheet[top : top + height, left : left + width] = tile
-    factor = max(1, round(GRID_TILE / max(height, width)))
-    return _picture(sheet.repeat(factor, axis=0).repeat(factor, axis=1))
+    return to_picture(sheet.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-@contextmanager
-def open_image(source: Path | bytes, formats: list[str], max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture that may be damaged or hostile; Pillow decodes its pixels when they are used.
+def _layout(
+    count: int, height: int, width: int, columns: int | None = None
+) -> tuple[int, int, int, int]:
+    """Columns and rows of a grid, the gap between its images, and the factor of enlargement."""
+    columns = columns or math.isqrt(count - 1) + 1
+    gap, factor = max(1, height // 14), max(1, round(GRID_TILE / max(height, width)))
+    return columns, -(-count // columns), gap, factor
 
-    Only the decoders of ``formats`` are tried, and nothing is allocated for a header that promises
-    more than ``max_pixels``. What the body of the ``with`` finds damaged is reported the same way.
+
+def check_grid(
+    count: int, shape: Sequence[int], rows: int | None = None, instead: str = "ask for fewer"
+) -> None:
+    """Refuse a grid that is too large a picture, before its images are computed.
 
     Args:
-        source: a file, or the bytes of one.
-        formats: Pillow's names of the formats that are accepted, such as ``["PNG"]``.
-        max_pixels: the largest width times height that is accepted.
+        count: number of images.
+        shape: ``(C, H, W)`` of each.
+        rows: rows of the grid; None: it is nearly square.
+        instead: what to do instead.
 
     Raises:
-        ValueError: the picture cannot be used; the message says why.
+        UsageError: it has more than ``MAX_GRID_PIXELS``, and more than one image.
     """
-    try:
-        with warnings.catch_warnings():
-            # max_pixels is the stricter limit
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            file = source if isinstance(source, Path) else io.BytesIO(source)
-            with Image.open(file, formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise ValueError(f"{image.width}x{image.height} pixels, more than {max_pixels}")
-                yield image
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        # For bytes, Pillow's message would name an object in memory.
-        unnamed = isinstance(error, UnidentifiedImageError) and not isinstance(source, Path)
-        reason = "unknown header" if unnamed else str(error)
-        raise ValueError(
-            f"not a {' or '.join(formats)} image that can be read ({reason})"
-        ) from None
+    _, height, width = shape
+
+    def pixels(images: int) -> int:
+        columns = None if rows is None else -(-images // rows)
+        across, down, gap, factor = _layout(images, height, width, columns)
+        return factor**2 * (across * (width + gap) + gap) * (down * (height + gap) + gap)
+
+    most = bisect.bisect_right(range(1, MAX_GRID_PIXELS), MAX_GRID_PIXELS, key=pixels)
+    if count > max(1, most):
+        raise UsageError(
+            f"{describe_images(count, shape)} do not fit in a picture of "
+            f"{MAX_GRID_PIXELS:,} pixels, {most:,} do: {instead}"
+        )
 
 
 def check_png_name(path: Path) -> None:
@@ -141,35 +144,8 @@ def save_pairs(above: Tensor, below: Tensor, path: Path) -> None:
     save_grid(torch.cat([above, below]), path, columns=len(above))
 
 
-def save(images: Tensor, path: Path) -> None:
-    """Write images ``(N, C, H, W)`` in [-1, 1] to ``.png`` (a grid), ``.npy`` (a uint8 array) or,
-    without a suffix, a folder of PNGs.
-
-    Raises:
-        UsageError: another suffix, or a folder that is not empty.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        save_grid(images, path)
-    elif suffix == ".npy":
-        atomic.make_folder(path.parent)
-        buffer = io.BytesIO()
-        np.save(buffer, to_array(images), allow_pickle=False)
-        atomic.replace(path, buffer.getvalue())
-    elif suffix:
-        raise UsageError(
-            f"{path}: use .png for a grid, .npy for an array, or no suffix for a folder of PNGs"
-        )
-    else:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise UsageError(f"{path} is not empty: choose another folder")
-        for number, array in enumerate(to_array(images)):
-            # Not through write_picture: thousands of fsyncs would take minutes.
-            (path / f"{number:06d}.png").write_bytes(encode_png(_picture(array)))
-
-
-def _picture(array: np.ndarray) -> Image.Image:
+def to_picture(array: np.ndarray) -> Image.Image:
+    """Pixels uint8 ``(H, W)`` or ``(H, W, C)`` as a picture; see :func:`grid` on channels."""
     if array.ndim == 3 and array.shape[-1] not in (3, 4):  # PNG has no other number of channels
         array = array[..., 0]
     return Image.fromarray(np.ascontiguousarray(array))

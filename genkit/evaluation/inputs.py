@@ -5,12 +5,15 @@ its floor, and a pair for the contract checks.
 """
 
 import abc
+import bisect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..data.images import describe_images
 from ..errors import ContractError, UsageError, attribute_errors
 from ..hookspecs import (
     Bounds,
@@ -24,11 +27,18 @@ from ..hookspecs import (
 from ..interfaces import HasLikelihood, Posterior, Reconstructs, evaluating
 from ..rng import Rng
 from ..run import Run
+from ..storage import capacity
 from .extractor import ExtractorInfo
 from .run_images import RunImages, Source
 
 MAX_DECODED_NUMBERS = 2**23
 """Floats in the images decoded at a time."""
+COPIES = 2
+"""Of the pixels that a metric gets, with those that it makes itself."""
+FLOAT_BYTES, INDEX_BYTES = 4, 8
+"""Of a number of an image, and of the number of a sample in the choice of some."""
+MAX_COUNT = 2**40
+"""No count of images that fit in memory is larger."""
 TEST_FEATURES = 8
 """Numbers that stand for an image in the contract checks: fewer than images, as a covariance needs.
 """
@@ -101,17 +111,19 @@ class SampleMaker(InputMaker[Samples]):
 
     def make(self, images: RunImages) -> MetricTensors:
         limit, by_training = self.entry.limit, self.inputs.reference == "training"
+        other, floor_source = Source.HELD_OUT, Source.FLOOR
+        if by_training:
+            other, floor_source = Source.TRAINING, Source.HELD_OUT
         extractor = None if self.uses_pixels else images.extractor.info
         if self.inputs.representation == "probabilities" and images.extractor.info.accuracy is None:
             dataset = images.run.info.dataset.name
             raise UsageError(f"{self.entry.name} needs labels, and {dataset} has none")
-        if by_training:
-            reference, floor_source = self._represent(images, Source.TRAINING), Source.HELD_OUT
-        else:
-            held_out = self._represent(images, Source.HELD_OUT)
-            reference, floor_source = images.subsample(held_out, limit), Source.FLOOR
-        samples = images.subsample(self._represent(images, Source.SAMPLES), limit)
-        floor = images.subsample(self._represent(images, floor_source), limit)
+        limits = {Source.SAMPLES: limit, other: None if by_training else limit, floor_source: limit}
+        self._require_memory(images, limits)
+        reference, samples, floor = (
+            self._represent(images, source, limits[source])
+            for source in (other, Source.SAMPLES, floor_source)
+        )
         return MetricTensors(
             first=samples,
             second=reference,
@@ -120,12 +132,20 @@ class SampleMaker(InputMaker[Samples]):
             extractor=extractor,
         )
 
-    def _represent(self, images: RunImages, source: Source) -> Tensor:
+    def _require_memory(self, images: RunImages, limits: Mapping[Source, int | None]) -> None:
+        if self.uses_pixels:
+            _require_memory(self.entry.name, images, limits, COPIES * images.run.spec.size)
+        else:  # of all images, whatever the metric's limit
+            everything = dict.fromkeys(limits)
+            _require_memory(self.entry.name, images, everything, images.classified_numbers)
+
+    def _represent(self, images: RunImages, source: Source, limit: int | None) -> Tensor:
         """Pixels ``(N, C, H, W)``, features ``(N, D)`` or probabilities ``(N, K)``."""
         if self.uses_pixels:
-            return images.pixels(source)
-        output = images.classify(source)
-        return output.features if self.inputs.representation == "features" else output.probabilities
+            return images.pixels(source, limit)
+        features, probabilities = images.classify(source)
+        wanted = features if self.inputs.representation == "features" else probabilities
+        return images.subsample(wanted, limit)
 
     def make_test_pair(self, images: Tensor, reference: Tensor) -> Pair:
         if self.uses_pixels:
@@ -147,10 +167,9 @@ class ReconstructionMaker(InputMaker[Reconstructions]):
         return isinstance(images.run.trainer, Reconstructs)
 
     def make(self, images: RunImages) -> MetricTensors:
-        sources = Source.RECONSTRUCTIONS, Source.HELD_OUT
-        first, second = (
-            images.subsample(images.pixels(source), self.entry.limit) for source in sources
-        )
+        limits = dict.fromkeys((Source.RECONSTRUCTIONS, Source.HELD_OUT), self.entry.limit)
+        _require_memory(self.entry.name, images, limits, COPIES * images.run.spec.size)
+        first, second = (images.pixels(source, limit) for source, limit in limits.items())
         return MetricTensors(first=first, second=second, held_out=len(second))
 
     def make_test_pair(self, images: Tensor, reference: Tensor) -> Pair:
@@ -184,18 +203,17 @@ class BoundMaker(InputMaker[Bounds]):
         posterior = images.posterior(limit)
         if not isinstance(images.run.trainer, HasLikelihood):
             raise UsageError(f"{images.model} has no log_likelihood(images, z)")
-        pixels = images.subsample(images.pixels(Source.HELD_OUT), limit)
         options = images.run.info.options
         if count == 1:  # the stream, the order and the batches of the trainer's own test loss
             rng, size = Rng(options.seed, "evaluation"), options.batch_size
         else:
             rng = Rng(images.seed, "importance")
-            size = max(1, MAX_DECODED_NUMBERS // (count * pixels[0].numel()))
-        parts = []
-        for start in range(0, len(pixels), size):
-            batch = pixels[start : start + size]
+            size = max(1, MAX_DECODED_NUMBERS // (count * images.run.spec.size))
+        parts, start = [], 0
+        for batch in images.held_out_batches(size, limit):
             mean, log_variance = (part[start : start + size] for part in posterior)
             parts.append(self._bound(images.run, batch, Posterior(mean, log_variance), rng))
+            start += size
         first, second = (torch.cat(part) for part in zip(*parts, strict=True))
         return MetricTensors(first=first, second=second, held_out=len(first))
 
@@ -246,6 +264,34 @@ def get_maker(entry: MetricEntry) -> InputMaker[Any]:
             f"metric {entry.name} has inputs of kind {kind.__name__}, which is none of {known}"
         )
     return MAKERS[kind](entry, entry.inputs)
+
+
+def _require_memory(
+    name: str, images: RunImages, limits: Mapping[Source, int | None], numbers: int
+) -> None:
+    """Refuse a metric whose tensors do not fit in memory: of each source, at most so many images,
+    of so many ``numbers`` each.
+
+    Raises:
+        UsageError: they do not.
+    """
+
+    def rows(count: int) -> int:
+        found = ((images.count_of(source, count), limit) for source, limit in limits.items())
+        return sum(most if limit is None else min(most, limit) for most, limit in found)
+
+    def needed(count: int) -> int:
+        drawn = count if Source.SAMPLES in limits else 0
+        return FLOAT_BYTES * numbers * rows(count) + INDEX_BYTES * drawn
+
+    free = capacity.free_memory()
+    if free is not None and needed(images.count) > free:
+        fits = bisect.bisect_right(range(1, MAX_COUNT), free, key=needed)
+        capacity.require_memory(
+            needed(images.count),
+            f"{name}: {describe_images(rows(images.count), images.run.spec.shape)}",
+            f"ask for fewer (a --count of {fits:,} fits)" if fits else "measure something else",
+        )
 
 
 def _log_ratio(q: Posterior, z: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.datasets import Split
 from ..data.images import from_uint8
 from ..errors import ContractError, UsageError
 from ..interfaces import Encoder, Generator, Posterior, Trainer, evaluating
@@ -133,17 +134,17 @@ def find_encoder(trainer: Trainer, name: str) -> Encoder:
     return encoders.get("encoder") or next(iter(encoders.values()))
 
 
-def encode(encoder: Encoder, images: Tensor, name: str) -> Tensor:
-    """Images, uint8 ``(N, C, H, W)`` → their codes, or the means of their posteriors, ``(N, L)``,
-    in evaluation mode.
+def encode(encoder: Encoder, split: Split, chosen: Tensor, name: str) -> Tensor:
+    """The codes of the images ``chosen`` ``(N,)`` of a split, or the means of their posteriors,
+    ``(N, L)``, in evaluation mode. Images that are mapped are read in parts.
 
     Raises:
         ContractError: the encoder gives something else, or numbers that are not finite.
     """
     parts = []
     with evaluating(encoder):
-        for first in range(0, len(images), BATCH):
-            batch = images[first : first + BATCH]
+        for numbers in torch.split(chosen, BATCH):
+            batch = split.images[numbers]  # (B, C, H, W)
             output = encoder(from_uint8(batch))
             codes = output.mean if isinstance(output, Posterior) else output  # (B, L)
             if not isinstance(codes, Tensor) or codes.dim() != 2 or len(codes) != len(batch):
@@ -157,6 +158,8 @@ def encode(encoder: Encoder, images: Tensor, name: str) -> Tensor:
                     "not codes (B, L) or a genkit.Posterior of such"
                 )
             parts.append(codes)
+            if split.release is not None:
+                split.release()
     codes = torch.cat(parts)  # (N, L)
     if not bool(torch.isfinite(codes).all()):
         raise ContractError(f"the encoder of {name} gave codes that are not finite")

@@ -20,7 +20,7 @@ from torch import Tensor
 import genkit
 from genkit.cli.main import main
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.training.session import Training
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import genkit
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.models import build
 from genkit.storage import state
 from genkit.training import collapse

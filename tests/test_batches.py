@@ -10,7 +10,8 @@ from torch import Tensor
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data.datasets import Split, from_images
+from genkit.data.datasets import Split
+from genkit.data.in_memory import from_images
 from genkit.data.loader import Loader, Order, Resident, Streamed, _HostBuffer, iterate_batches
 from genkit.models import build
 from genkit.storage import state

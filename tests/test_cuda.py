@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import genkit
 from genkit import updates
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.data.loader import Streamed
 from genkit.engines import _torch_internals, cuda_graph, settings
 from genkit.engines.cuda_graph import CudaCapture, CudaGraphSteps

@@ -14,14 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 import genkit
-from genkit.data.datasets import (
-    DataRequest,
-    Split,
-    data_root,
-    from_images,
-    load_dataset,
-    load_preferred,
-)
+from genkit.data.datasets import DataRequest, Split, data_root, load_dataset, load_preferred
+from genkit.data.in_memory import from_images
 from genkit.errors import ConfigError, DataError, DataUnavailableError
 from genkit.plugins.registry import discover
 from genkit_plugins import datasets

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import genkit
 from genkit.callback import Callback
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.engines.base import Work
 from genkit.engines.cuda_graph import (
     TARGET_SECONDS,

@@ -14,8 +14,9 @@ from torch import Tensor
 
 import genkit
 from genkit.cli.main import main
-from genkit.data.datasets import DataRequest, Split, from_images, load_dataset
+from genkit.data.datasets import DataRequest, Split, load_dataset
 from genkit.data.images import from_uint8
+from genkit.data.in_memory import from_images
 from genkit.evaluation import extractor, inputs, measure, run_images
 from genkit.evaluation.run_images import RunImages, Source
 from genkit.hookspecs import (

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import genkit
 import genkit_plugins
-from genkit.data.datasets import from_images
 from genkit.data.images import from_uint8
+from genkit.data.in_memory import from_images
 from genkit.testing import check_model
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.engines import plan
 from genkit.engines.plan import Plan, record_plan
 from genkit.engines.recording import record

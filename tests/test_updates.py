@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.models import build
 from tests.conftest import training_of
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from genkit.data.datasets import ImageData, from_images
+from genkit.data.datasets import ImageData
+from genkit.data.in_memory import from_images
 
 Status = Literal["passed", "failed", "not applicable", "error"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import genkit
 from genkit.config import TrainOptions
-from genkit.data.datasets import ImageData, from_images
+from genkit.data.datasets import ImageData
+from genkit.data.in_memory import from_images
 from genkit.errors import UnknownNameError
 from genkit.hookspecs import ModelEntry
 from genkit.models import build

@@ -5,7 +5,7 @@ and looks for what is not finite. Without grids, checkpoints and log files.
 from functools import partial
 
 from genkit.config import TrainOptions
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.engines import settings
 from genkit.hookspecs import ModelEntry
 from genkit.models import build

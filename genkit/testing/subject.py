@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..config import TrainOptions
-from ..data.datasets import DataRequest, ImageData, Split, from_images
+from ..data.datasets import DataRequest, ImageData, Split
+from ..data.in_memory import from_images
 from ..data.loader import iterate_batches
 from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..interfaces import Batch, DataSpec, Metrics, Trainer

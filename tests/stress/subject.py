@@ -15,7 +15,7 @@ import torch
 
 import genkit
 from genkit.callback import Callback
-from genkit.data.datasets import from_images
+from genkit.data.in_memory import from_images
 from genkit.errors import Interrupted
 from genkit.storage import checkpoint
 

@@ -1,13 +1,28 @@
-"""Commands about datasets: data pack."""
+"""Commands about datasets: what is in one, and packing one."""
 
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config import OnBadImage
-from .options import DatasetCommand, data_root_option
-from .output import print_line
+from .options import DatasetCommand, data_root_option, json_option
+from .output import MAX_CELL, print_line, print_table
+
+if TYPE_CHECKING:
+    from ..data.inspection import Inspection
+
+PICTURE = "inspection.png"
+on_bad_image_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["skip", "refuse"]),
+    default="skip",
+    show_default=True,
+    help="On an image file that cannot be used: skip the file, or refuse the dataset.",
+)
 
 
 @click.group()
@@ -17,16 +32,107 @@ def data() -> None:
 
 @data.command(cls=DatasetCommand)
 @click.argument("dataset")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(PICTURE),
+    show_default=True,
+    help="PNG file: 64 images as a model sees them.",
+)
+@data_root_option
+@on_bad_image_option
+@json_option
+def inspect(
+    dataset: str,
+    out: Path,
+    data_root: Path | None,
+    on_bad_image: OnBadImage,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    """Look at every image of the dataset DATASET, such as folder:PATH.
+
+    Prints sizes, kinds of pictures, classes, mean and spread of the pixels, exact and near
+    duplicates, and each file that is not used with the reason. Writes a picture of 64 images.
+    Prints its path.
+    """
+    from ..data import datasets, images, inspection
+    from ..plugins.registry import discover
+
+    images.check_png_name(out)
+    request = datasets.DataRequest(
+        datasets.data_root(data_root),
+        options=options,
+        on_bad_image=on_bad_image,
+        show_progress=True,
+    )
+    found = inspection.inspect(discover(), dataset, request)
+    images.write_picture(images.encode_png(found.picture()), out)
+    if as_json:
+        click.echo(json.dumps(_json_of(found, out), indent=2))
+        return
+    _print_inspection(found)
+    print_line(out)
+
+
+def _json_of(found: "Inspection", picture: Path) -> dict[str, Any]:
+    data, content = found.data, asdict(found, dict_factory=dict)
+    del content["data"]
+    about = {
+        "summary": data.summary,
+        "source": data.source,
+        "training": len(data.train),
+        "held_out": len(data.test),
+        "shape": data.spec.shape,
+        "fingerprint": data.fingerprint(),
+    }
+    return {**about, **content, "picture": str(picture)}
+
+
+def _print_inspection(found: "Inspection") -> None:
+    data = found.data
+    channels, height, width = data.spec.shape
+    mean, spread = (", ".join(f"{x:.1f}" for x in of) for of in (found.mean, found.spread))
+    print_line(data.summary or f"{len(data.train):,} images to train, {len(data.test):,} held out")
+    facts = [
+        ("source", data.source),
+        ("images", f"{height}x{width} (height x width), {channels} channels"),
+        ("mean", f"{mean} (0 to 255)"),
+        ("spread", f"{spread} (standard deviation)"),
+    ]
+    for name, counts in (("sizes", found.sizes), ("kinds", found.modes)):
+        if counts:
+            facts.append((name, ", ".join(f"{n:,} {what}" for what, n in counts)))
+    print_table([("", ""), *facts])
+    if found.classes:
+        rows = [(name, f"{n:,}", f"{m:,}") for name, n, m in found.classes]
+        print_table([("class", "training", "held out"), *rows], max_cell=MAX_CELL)
+    _print_list("not used", (f"{name}: {reason}" for name, reason in found.unused))
+    _print_groups("the same pixels", found.exact)
+    _print_groups("nearly the same", found.near)
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
+
+
+def _print_groups(title: str, groups: Sequence[Sequence[str]]) -> None:
+    _print_list(title, (" | ".join(group) for group in groups))
+
+
+def _print_list(title: str, lines: Iterable[str]) -> None:
+    """The whole list: this is the command that leaves nothing out."""
+    found = list(lines)
+    if found:
+        print_line(f"{title} ({len(found):,}):")
+        for line in found:
+            print_line(f"  {line}")
+
+
+@data.command(cls=DatasetCommand)
+@click.argument("dataset")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @data_root_option
-@click.option(
-    "--on-bad-image",
-    type=click.Choice(["refuse", "skip"]),
-    default="skip",
-    show_default=True,
-    help="On an image file that cannot be used: skip the file, or refuse the dataset.",
-)
+@on_bad_image_option
 def pack(
     dataset: str,
     file: Path,

@@ -111,7 +111,7 @@ def collect_images(
         fill = _Filling(request, usable, target, origin, tally, names)
         data = fill.cached(key) if key else fill.temporary()
     _check(data, request, origin)
-    return replace(data, argument=argument)
+    return replace(data, source=origin, argument=argument)
 
 
 def _with_both_splits(sources: Sequence[ImageSource]) -> list[ImageSource]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -24,7 +25,9 @@ from .track import track
 SHOWN = 64
 """Images in the picture."""
 NEAR_BITS = 4
-"""Perceptual hashes of 64 bits that differ in so few are of pictures that look alike."""
+"""Perceptual hashes of 64 bits that differ in so few may be of pictures that look alike."""
+NEAR_LEVELS = 8.0
+"""They do if their thumbnails of 8x8 differ by so little on average, of 255."""
 MAX_COMPARED = 30_000
 """With more images, only those of equal perceptual hash count as near duplicates."""
 BLOCK_BYTES = 2**24
@@ -139,22 +142,26 @@ def _moments(split: Split) -> tuple[list[float], list[float]]:
 def _duplicates(data: ImageData, show_progress: bool) -> tuple[list[list[int]], list[list[int]]]:
     """Groups of images with the same pixels, and of other images that look alike, by number."""
     by_pixels: dict[bytes, list[int]] = defaultdict(list)
-    hashes = []
+    hashes, thumbnails = [], []
     total = len(data.train) + len(data.test)
     with track("looking for duplicates", total, show_progress) as advance:
         for block in (block for split in (data.train, data.test) for block in _blocks(split)):
+            thumbnails.append(F.adaptive_avg_pool2d(torch.from_numpy(block).float(), 8))
             for image in block:
                 by_pixels[sha256(image.data).digest()].append(len(hashes))
                 hashes.append(perceptual_hash(image))
                 advance(1)
     first = [numbers[0] for numbers in by_pixels.values()]
-    alike = _groups_of_near(np.array([hashes[number] for number in first], np.uint64))
+    small = torch.cat(thumbnails).flatten(1)[first].numpy()  # (N, C * 8 * 8)
+    alike = _groups_of_near(np.array([hashes[number] for number in first], np.uint64), small)
     exact = [same for same in by_pixels.values() if len(same) > 1]
     return exact, [[first[number] for number in group] for group in alike]
 
 
-def _groups_of_near(hashes: np.ndarray) -> list[list[int]]:
-    """Groups of numbers whose hashes are equal or, of not too many images, nearly so."""
+def _groups_of_near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
+    """Groups of images whose hashes are equal or, of not too many images, nearly so, and whose
+    thumbnails are close.
+    """
     parent = list(range(len(hashes)))
 
     def root(number: int) -> int:
@@ -163,20 +170,27 @@ def _groups_of_near(hashes: np.ndarray) -> list[list[int]]:
             number = parent[number]
         return number
 
-    order = np.argsort(hashes, kind="stable")
-    for before, after in pairwise(order):
-        if hashes[before] == hashes[after]:
-            parent[root(int(after))] = root(int(before))
-    if len(hashes) <= MAX_COMPARED:
-        for start in range(0, len(hashes), COMPARED_AT_ONCE):
-            some = hashes[start : start + COMPARED_AT_ONCE, None]
-            differing = np.bitwise_count(some ^ hashes[None, start:])
-            for row, column in zip(*np.nonzero(differing <= NEAR_BITS), strict=True):
-                parent[root(start + int(column))] = root(start + int(row))
+    for first, second in _near_hashes(hashes):
+        if np.abs(thumbnails[first] - thumbnails[second]).mean() <= NEAR_LEVELS:
+            parent[root(second)] = root(first)
     groups: dict[int, list[int]] = defaultdict(list)
     for number in range(len(hashes)):
         groups[root(number)].append(number)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of images whose hashes are equal, or nearly so if there are not too many images."""
+    if len(hashes) > MAX_COMPARED:
+        for before, after in pairwise(np.argsort(hashes, kind="stable").tolist()):
+            if hashes[before] == hashes[after]:
+                yield before, after
+        return
+    for start in range(0, len(hashes), COMPARED_AT_ONCE):
+        some = hashes[start : start + COMPARED_AT_ONCE, None]
+        near = np.bitwise_count(some ^ hashes[None, start:]) <= NEAR_BITS
+        for row, column in np.argwhere(np.triu(near, 1)).tolist():
+            yield start + row, start + column
 
 
 def _warnings(

@@ -1,8 +1,9 @@
 """Batches: which samples a step sees, and how they reach the device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -19,10 +20,10 @@ CHUNK_BYTES = 2**26
 """Images that a stream copies to the device at a time; as many wait on the host."""
 CHUNK_STEPS = 256
 """The most steps that they are for."""
-RELEASE_BYTES = 2**24
-"""Of a mapped file that are in memory at a time while a window is gathered."""
-NEIGHBOUR_BYTES = 2**16
-"""Linux's ``fault_around_bytes``: what it maps around a page that is read."""
+RELEASE_BYTES = 2**26
+"""Of a mapped file that are in memory at a time, while the images of a window are gathered."""
+REGION_BYTES = 2**21
+"""What Linux maps at most around a byte of a file that is read."""
 
 
 class Order:
@@ -134,8 +135,8 @@ class Streamed(_OnDevice):
 
     While steps are made, a thread gathers the next images on the host. The images of every window
     lie at the same address on the device, where a captured graph finds them, so a window is copied
-    when the steps before are done. On a CPU there is nothing to copy: windows lie in the two halves
-    of the images in turn.
+    when the steps before are done. On a CPU nothing is copied: windows lie in the two halves of the
+    images in turn.
 
     Args:
         split: the images, on the host.
@@ -150,39 +151,26 @@ class Streamed(_OnDevice):
         step_bytes = order.per_step * split.images[0].nbytes
         self.chunk = chunk or min(CHUNK_STEPS, max(1, CHUNK_BYTES // step_bytes))
         self._order = order
-        self._split = split
-        self._device = device
+        self._in_place = device.type == "cpu"
         room = self.chunk * order.per_step
-        in_place = device.type == "cpu"
-        size = 2 * room if in_place else room
-        self.images = torch.empty((size, *split.images.shape[1:]), dtype=torch.uint8, device=device)
-        self.labels = (
-            None if split.labels is None else torch.empty(size, dtype=torch.int64, device=device)
-        )
-        local = torch.arange(size, device=device).view(-1, self.chunk, order.per_step)
+        if self._in_place:
+            self._samples = _Samples.empty(split, 2 * room, device)
+            parts = [self._samples.part(0, room), self._samples.part(room, 2 * room)]
+        else:
+            self._samples = _Samples.empty(split, room, device)
+            parts = [_Samples.empty(split, room, pinned_for=device) for _ in range(2)]
+        self.images, self.labels = self._samples.images, self._samples.labels
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="genkit-stream")
-        self._buffers = [
-            _HostBuffer(
-                split,
-                room,
-                device,
-                local[half if in_place else 0],
-                self._half(half, room) if in_place else None,
-            )
-            for half in range(2)
-        ]
+        self._buffers = [_HostBuffer(split, part, device) for part in parts]
         self._next: tuple[int, int, Future[_HostBuffer]] | None = None
-
-    def _half(self, number: int, room: int) -> tuple[Tensor, Tensor | None]:
-        half = slice(number * room, (number + 1) * room)
-        return self.images[half], None if self.labels is None else self.labels[half]
 
     def windows(self, first: int, steps: int) -> Iterator[Tensor]:
         end = first + steps
         while first < end:
             count = min(self.chunk, end - first)
-            buffer, rows = self._gathered(first, count), count * self._order.per_step
-            buffer.copy_to(self.images, self.labels, rows)
+            buffer = self._gathered(first, count)
+            if not self._in_place:
+                buffer.copy_to(self._samples)
             self._buffers.reverse()  # the next images go to the other one, while this is used
             first += count
             # Beyond the last requested step, the next window is gathered: it is likely requested.
@@ -192,7 +180,8 @@ class Streamed(_OnDevice):
                 ahead,
                 self._thread.submit(self._buffers[0].gather, self._order.indices(first, ahead)),
             )
-            yield buffer.local[:count]
+            index = (buffer.samples if self._in_place else self._samples).index
+            yield index[: count * self._order.per_step].view(count, -1)
 
     def _gathered(self, first: int, count: int) -> "_HostBuffer":
         if self._next is not None:
@@ -207,37 +196,50 @@ class Streamed(_OnDevice):
         self._thread.shutdown(cancel_futures=True)
 
 
-@final
-class _HostBuffer:
-    """Images and labels of a window on the host.
+@dataclass(frozen=True)
+class _Samples:
+    """Memory for the samples of a window."""
 
-    Args:
-        split: what they are taken from.
-        room: images of a window.
-        device: what they are for; a CUDA device copies them from pinned memory.
-        local: int64 ``(chunk, B)``: where they are on the device.
-        memory: images and labels on a CPU, which are the buffer; None: it has memory of its own.
-    """
+    images: Tensor
+    """uint8 ``(room, C, H, W)``."""
+    labels: Tensor | None
+    """int64 ``(room,)``."""
+    index: Tensor
+    """int64 ``(room,)``: where the samples of the steps, one after the other, are."""
 
-    def __init__(
-        self,
+    @classmethod
+    def empty(
+        cls,
         split: Split,
         room: int,
-        device: torch.device,
-        local: Tensor,
-        memory: tuple[Tensor, Tensor | None] | None,
-    ) -> None:
-        pinned = device.type == "cuda"
-        self.local = local
+        device: torch.device | None = None,
+        *,
+        pinned_for: torch.device | None = None,
+    ) -> "_Samples":
+        """On a device; or on the host, where a CUDA device is to copy from it."""
+        pin = pinned_for is not None and pinned_for.type == "cuda"
+        how: Any = {"device": device, "pin_memory": pin}
+        with cuda.device(pinned_for) if pin else nullcontext():
+            images = torch.empty((room, *split.images.shape[1:]), dtype=torch.uint8, **how)
+            labels = None if split.labels is None else torch.empty(room, dtype=torch.int64, **how)
+            return cls(images, labels, torch.arange(room, **how))
+
+    def part(self, first: int, end: int) -> "_Samples":
+        """Some of the same memory."""
+        labels = None if self.labels is None else self.labels[first:end]
+        return _Samples(self.images[first:end], labels, self.index[first:end])
+
+
+@final
+class _HostBuffer:
+    """The samples of a window on the host, and how they get there."""
+
+    def __init__(self, split: Split, samples: _Samples, device: torch.device) -> None:
+        self.samples = samples
         self._split = split
-        self._in_place = memory is not None
-        shape = (room, *split.images.shape[1:])
-        with cuda.device(device) if pinned else nullcontext():
-            self._images, self._labels = memory or (
-                torch.empty(shape, dtype=torch.uint8, pin_memory=pinned),
-                torch.empty(room, dtype=torch.int64, pin_memory=pinned),
-            )
-        self._copied: Any = cuda.Event() if pinned else None
+        self._first = int(samples.index[0])
+        self._count = 0
+        self._copied: Any = cuda.Event() if device.type == "cuda" else None
         """Recorded behind the last copy to the device."""
 
     def gather(self, indices: Tensor) -> "_HostBuffer":
@@ -245,34 +247,49 @@ class _HostBuffer:
         if self._copied is not None:
             self._copied.synchronize()
         index = indices.flatten().numpy()
-        self._gather_images(index)
-        if self._split.labels is not None and self._labels is not None:
-            labels = self._labels[: len(index)].numpy()
+        self._count = len(index)
+        if self._split.release is None:
+            # numpy's take, because it releases the interpreter lock.
+            np.take(self._split.images.numpy(), index, axis=0, **self._to(0, len(index)))
+        else:
+            index = self._sort(index)
+            self._gather_mapped(index, self._split.release)
+        if self._split.labels is not None and self.samples.labels is not None:
+            labels = self.samples.labels[: len(index)].numpy()
             np.take(self._split.labels.numpy(), index, out=labels, mode="clip")
         return self
 
-    def _gather_images(self, index: np.ndarray) -> None:
-        source, images = self._split.images.numpy(), self._images.numpy()
-        release = self._split.release
-        # With the pages of an image, the system maps their neighbours.
-        touched = source[0].nbytes + NEIGHBOUR_BYTES
-        part = len(index) if release is None else max(1, RELEASE_BYTES // touched)
-        for start in range(0, len(index), part):
-            some = index[start : start + part]
-            # numpy's take, because it releases the interpreter lock.
-            np.take(source, some, axis=0, out=images[start : start + len(some)], mode="clip")
-            if release is not None:
-                release()
+    def _to(self, first: int, end: int) -> dict[str, Any]:
+        """Arguments of numpy's take."""
+        return {"out": self.samples.images[first:end].numpy(), "mode": "clip"}
 
-    def copy_to(self, images: Tensor, labels: Tensor | None, rows: int) -> None:
-        """Copy the first ``rows`` samples to the device, behind the steps that are under way."""
-        if self._in_place:
-            return
-        images[:rows].copy_(self._images[:rows], non_blocking=True)
-        if labels is not None and self._labels is not None:
-            labels[:rows].copy_(self._labels[:rows], non_blocking=True)
+    def _sort(self, index: np.ndarray) -> np.ndarray:
+        """The numbers in ascending order, in which a file is read with the fewest accesses."""
+        order = np.argsort(index)
+        places = np.arange(self._first, self._first + len(index))
+        self.samples.index[: len(index)].numpy()[order] = places
+        return index[order]
+
+    def _gather_mapped(self, index: np.ndarray, release: Callable[[], None]) -> None:
+        """Copy images of a mapped file, few of whose pages are in memory at a time."""
+        source = self._split.images.numpy()
+        region = index * source[0].nbytes // REGION_BYTES
+        earlier = np.cumsum(np.diff(region, prepend=region[:1]) > 0)  # regions before an image's
+        part = earlier // (RELEASE_BYTES // REGION_BYTES)
+        ends = [*(np.flatnonzero(np.diff(part)) + 1).tolist(), len(index)]
+        for first, end in zip([0, *ends], ends, strict=False):
+            np.take(source, index[first:end], axis=0, **self._to(first, end))
+            release()
+
+    def copy_to(self, samples: _Samples) -> None:
+        """Copy to the device, behind the steps that are under way."""
+        ours, rows = self.samples, slice(self._count)
+        samples.images[rows].copy_(ours.images[rows], non_blocking=True)
+        samples.index[rows].copy_(ours.index[rows], non_blocking=True)
+        if samples.labels is not None and ours.labels is not None:
+            samples.labels[rows].copy_(ours.labels[rows], non_blocking=True)
         if self._copied is not None:
-            self._copied.record(cuda.current_stream(images.device))
+            self._copied.record(cuda.current_stream(samples.images.device))
 
 
 def iterate_batches(split: Split, size: int, device: torch.device | str) -> Iterator[Batch]:

@@ -74,6 +74,13 @@ def genkit_datasets() -> list[DatasetEntry]:
             argument="PATH",
         ),
         DatasetEntry(
+            "torchvision",
+            "any dataset of torchvision that gives images: torchvision:NAME",
+            "genkit_plugins.torchvision_dataset:torchvision_dataset",
+            config="genkit_plugins.torchvision_options:TorchvisionOptions",
+            argument="NAME",
+        ),
+        DatasetEntry(
             "packed",
             "a dataset in one file, written by `genkit data pack`: packed:FILE",
             "genkit_plugins.packed_dataset:packed",

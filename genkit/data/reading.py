@@ -21,7 +21,8 @@ from .formats import DECODER_ERRORS, Unreadable as Unreadable, open_decoder, ref
 
 MAX_IMAGE_PIXELS = 2**28
 """Larger pictures are refused before their pixels are allocated. Phones make photographs of 200
-megapixels. At this bound a picture takes 1 GiB, and two to three times that while it is converted.
+megapixels. At this bound a picture takes 1 GiB, two while it is turned or converted, and three
+while transparency is laid over the background.
 """
 MAX_FILE_BYTES = 2**32
 """Some decoders read the whole file. This is twice what ``MAX_IMAGE_PIXELS`` take uncompressed."""
@@ -384,12 +385,11 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _convert(image: Image.Image, channels: int, background: RGB) -> Image.Image:
     """``L`` for one channel, ``RGB`` for three, ``RGBA`` for four."""
-    if channels == 4:
-        return image.convert("RGBA")
-    if image.has_transparency_data:
+    if channels != 4 and image.has_transparency_data:
         behind = Image.new("RGBA", image.size, (*background, 255))
         image = Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    return image if image.mode == mode else image.convert(mode)  # convert always copies
 
 
 def _fit(image: Image.Image, target: Target, background: RGB) -> np.ndarray:

@@ -809,7 +809,9 @@ def test_a_wrong_metric_fails_just_its_checks(metric) -> None:
 
 def test_every_check_of_datasets_and_metrics_is_failed_by_one_of_them() -> None:
     of_plugins = {"plugin_module_imports_no_torch"}  # shown above
-    assert set().union(*WRONG_DATASETS.values()) == CHECKS[DatasetEntry].keys() - of_plugins
+    of_options = {"dataset_options_are_described_and_recorded"}  # in test_dataset_options.py
+    shown = of_plugins | of_options
+    assert set().union(*WRONG_DATASETS.values()) == CHECKS[DatasetEntry].keys() - shown
     assert set().union(*WRONG_METRICS.values()) == CHECKS[MetricEntry].keys() - of_plugins
 
 
@@ -830,8 +832,9 @@ def test_the_builtin_datasets_and_metrics_pass(name: str, kind) -> None:
     assert not [result for result in results if result.outcome == "failed"]
     skipped = {result.check for result in results if result.outcome == "skipped"}
     of_augment = {check for check in CHECKS[DatasetEntry] if check.startswith("augment")}
-    assert skipped <= {"any_number_of_channels_and_shape", *of_augment}, (
-        "only metrics that see no pixels take no shape, and no built-in dataset augments"
+    of_options = {"dataset_options_are_described_and_recorded"}
+    assert skipped <= {"any_number_of_channels_and_shape", *of_augment, *of_options}, (
+        "only metrics that see no pixels take no shape; digits has no options and no augment"
     )
 
 

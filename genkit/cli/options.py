@@ -143,24 +143,23 @@ def dataset_sections(
 ) -> list[OptionSection]:
     """The options of the built-in datasets, and of ``dataset``, which may be any plugin's.
 
-    Datasets with the same options share a section. The one that is named comes first.
+    Options that several datasets have are in one section. Those of the one that is named come
+    first.
     """
-    found: list[tuple[str, type[Config]]] = list(datasets.builtin())
     named = datasets.of(dataset) if dataset else None
-    if named is not None and all(config is not named for _, config in found):
-        found.insert(0, ((dataset or "").partition(":")[0], named))
-    titles: dict[tuple[str, ...], list[str]] = {}
-    configs: dict[tuple[str, ...], type[Config]] = {}
-    for title, config in found:
-        fields = tuple(f"{name} {field!r}" for name, field in config.model_fields.items())
-        titles.setdefault(fields, []).append(title)
-        configs.setdefault(fields, config)
-    sections = [
-        (configs[fields], OptionSection(", ".join(shown), config_options(configs[fields])))
-        for fields, shown in titles.items()
-    ]
-    sections.sort(key=lambda pair: pair[0] is not named)
-    return [section for _, section in sections]
+    configs = list(datasets.builtin())
+    if named is not None and all(config is not named for _, config in configs):
+        configs.insert(0, ((dataset or "").partition(":")[0], named))
+    configs.sort(key=lambda pair: pair[1] is not named)
+    owners: dict[str, tuple[type[Config], str, list[str]]] = {}
+    for title, config in configs:
+        for name, field in config.model_fields.items():
+            owners.setdefault(f"{name} {field!r}", (config, name, []))[2].append(title)
+    sections: dict[tuple[str, ...], OptionSection] = {}
+    for config, name, titles in owners.values():
+        section = sections.setdefault(tuple(titles), OptionSection(", ".join(titles), []))
+        section.options.append(_config_option(name, config))
+    return list(sections.values())
 
 
 def distinct_options(

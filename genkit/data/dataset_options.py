@@ -26,13 +26,20 @@ def find_dataset(registry: Registry, dataset: str) -> tuple[Registered[DatasetEn
         return registry.find(DatasetEntry, name), argument
     except UnknownNameError:
         on_a_drive = len(name) == 1 and name.isalpha() and argument.startswith(("\\", "/"))
-        if not on_a_drive and not Path(dataset).expanduser().is_dir():
+        if not on_a_drive and not _is_folder(dataset):
             raise
         shown = name if on_a_drive else dataset
         raise UnknownNameError(
             f"unknown dataset {shown!r}; for the images in that folder type "
             f"--dataset {quote(f'folder:{dataset}')}"
         ) from None
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except RuntimeError:  # ~ of nobody
+        return False
 
 
 def check_text(path: object) -> None:

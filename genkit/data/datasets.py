@@ -277,7 +277,9 @@ def load_dataset(
         )
     for line in request.skipped[:MAX_LISTED_SKIPS]:
         notify(f"skipped {line}")
-    if request.skipped:
+    if more := len(request.skipped[MAX_LISTED_SKIPS:]):
+        notify(f"skipped {more} more")
+    if request.skipped and loaded.summary is None:
         left = len(loaded.train) + len(loaded.test)
         notify(f"skipped {len(request.skipped)} files in all; {left} images are left")
     return loaded

@@ -15,7 +15,7 @@ MAX_SIDE = 16_384
 
 
 def _parse_size(value: Any) -> Any:
-    """``64``, ``"64"`` or ``"48x64"`` → (height, width); anything else as it is."""
+    """``64``, ``"64"``, ``"48x64"`` or ``[48, 64]`` → (height, width); anything else as it is."""
     if type(value) is int:
         return value, value
     if isinstance(value, str):
@@ -24,7 +24,7 @@ def _parse_size(value: Any) -> Any:
             raise ValueError("one number, or HEIGHTxWIDTH such as 48x64")
         height, width = found.groups()
         return int(height), int(width or height)
-    return value
+    return tuple(value) if isinstance(value, list) else value  # JSON and TOML have no tuples
 
 
 def _known_colour(value: str) -> str:

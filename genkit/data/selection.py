@@ -15,6 +15,7 @@ from .datasets import (
     Notify,
     combine_fingerprints,
     data_root,
+    expand_home,
     load_dataset,
     load_preferred,
 )
@@ -188,5 +189,9 @@ def in_memory(images: Any) -> ImageData:
 
 
 def absolute(path: Path | str | None) -> Path | None:
-    """The path from any working directory, with ``~`` resolved."""
-    return None if path is None else Path(path).expanduser().absolute()
+    """The path from any working directory, with ``~`` resolved.
+
+    Raises:
+        DataError: there is no such home directory.
+    """
+    return None if path is None else expand_home(Path(path)).absolute()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from ..data.dataset_options import make_options
 from ..data.datasets import DataRequest, data_root
 from ..errors import UnknownNameError, UsageError, first_line, nearest
 from ..hookspecs import DatasetEntry, Entry, MetricEntry, ModelEntry, current_kind
@@ -48,7 +49,8 @@ def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
         registered = _find(bare, kind)
         target = find_trainer(discover(), bare) if kind is ModelEntry else registered.target()
     if kind is DatasetEntry:
-        request = DataRequest(data_root(None), argument)
+        options = None if registered is None else make_options(registered, None)
+        request = DataRequest(data_root(None), argument, options=options)
         return DatasetSubject(name=name, registered=registered, load=target, request=request)
     if kind is MetricEntry:
         entry = {} if registered is None else {"entry": registered.entry}

@@ -2,13 +2,14 @@
 
 import socket
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-from ...data.datasets import Augment, DataRequest, ImageData
+from ...data.datasets import Augment, ImageData
 from ...data.images import from_uint8
 from ...engines.augmentation import ROUNDING
 from ...engines.recording import record
@@ -47,7 +48,7 @@ def loading_twice_gives_the_same(subject: DatasetSubject) -> None:
     with untouched_global_randomness("loading"):
         second = _load(subject)
     assert first.fingerprint() == second.fingerprint(), (
-        "loading twice gives other training images, or another order"
+        "loading twice gives other images, or another order"
     )
     assert first.test.images.equal(second.test.images), (
         "loading twice gives other held-out images, or another order"
@@ -89,7 +90,7 @@ def absent_images_are_said_to_be_unavailable(subject: DatasetSubject) -> None:
         mock.patch.object(socket.socket, "connect", refuse),
     ):
         try:
-            subject.load(DataRequest(Path(folder), subject.request.argument))
+            subject.load(replace(subject.request, root=Path(folder), skipped=[]))
         except DataUnavailableError:
             return
         except (GenkitError, OSError) as error:

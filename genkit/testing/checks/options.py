@@ -10,6 +10,7 @@ import annotated_types
 from torch import Tensor
 
 from ...config import Config, check_fields as refuse_shadowing, parse
+from ...data.dataset_options import config_of
 from ...errors import ConfigError
 from ...interfaces import DataSpec
 from ...models import build
@@ -17,6 +18,7 @@ from ...rng import Rng
 from ...storage.state import snapshot
 from ..subject import (
     SHAPE,
+    DatasetSubject,
     ModelSubject,
     Skipped,
     Subject,
@@ -50,6 +52,19 @@ def name_and_options_are_described(subject: ModelSubject) -> None:
         assert field.description, f"option {name} has no description"
         assert not field.is_required(), f"option {name} has no default"
     subject.trainer.Config()
+
+
+@dataset_check
+def dataset_options_are_described_and_recorded(subject: DatasetSubject) -> None:
+    """`--help` shows the options of a dataset, run.json holds them, and they have defaults."""
+    config = config_of(subject.registered) if subject.registered is not None else None
+    if config is None:
+        raise Skipped("it has no options")
+    for name, field in config.model_fields.items():
+        assert field.description, f"option {name} has no description"
+        assert not field.is_required(), f"option {name} has no default"
+    again = parse(config, json.loads(config().model_dump_json()), strict=True)
+    assert again == config(), "config → JSON → config is another config"
 
 
 @model_check

@@ -15,6 +15,11 @@ from genkit import (
 
 genkit_api_version = 2
 
+MAX_PIXEL_IMAGES = 10_000
+"""Of metrics that keep the pixels of all images."""
+MAX_FID_IMAGES = 50_000
+"""As many as publications use."""
+
 
 @hookimpl
 def genkit_models() -> list[ModelEntry]:
@@ -143,6 +148,7 @@ def _metrics_of_samples() -> list[MetricEntry]:
             "diversity",
             "how far samples lie apart, beside held-out images",
             "genkit_plugins.metrics.pixels:diversity",
+            limit=MAX_PIXEL_IMAGES,
         ),
     ]
 
@@ -154,6 +160,7 @@ def _metrics_of_codes() -> list[MetricEntry]:
             "mean absolute and squared error of reconstructions, pixels in [0, 1], and SSIM",
             "genkit_plugins.metrics.pixels:reconstruction_error",
             inputs=Reconstructions(),
+            limit=MAX_PIXEL_IMAGES,
         ),
         MetricEntry(
             "elbo",
@@ -189,6 +196,7 @@ def _metrics_on_request() -> list[MetricEntry]:
             "fid",
             "the published FID, with Inception's weights: pip install 'genkit-torch[fid]'",
             "genkit_plugins.metrics.distances:fid",
+            limit=MAX_FID_IMAGES,
             default=False,
         ),
     ]

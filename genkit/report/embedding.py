@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -114,7 +115,7 @@ def embed(data: bytes, side: int, limit: int, what: str) -> EmbeddedPicture:
         side = side * 3 // 4
 
 
-def make_drawings(run: Run, data_root: Path | None, dataset: str | None = None) -> list[Drawing]:
+def make_drawings(run: Run, data_root: Path | None, dataset: Any = None) -> list[Drawing]:
     """Reconstructions, interpolation and latent map of a run, or why there is none."""
     return [
         _make_drawing(
@@ -147,7 +148,7 @@ def _make_drawing(name: str, title: str, alt: str, render: Callable[[], bytes]) 
         return Drawing(name, title, alt, reason=first_line(error))
 
 
-def _render_reconstructions(run: Run, data_root: Path | None, dataset: str | None) -> bytes:
+def _render_reconstructions(run: Run, data_root: Path | None, dataset: Any) -> bytes:
     if not isinstance(run.trainer, Reconstructs):
         raise UsageError(f"{run.info.model.name} cannot reconstruct images: it has no encoder")
     originals = from_uint8(run.data(data_root, dataset=dataset).test.images[:RECONSTRUCTED])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -44,7 +45,7 @@ def write_report(
     run: Run,
     out: Path | None = None,
     data_root: Path | None = None,
-    dataset: str | None = None,
+    dataset: Any = None,
 ) -> Path:
     """Write the report of a run to ``out`` (None: ``report.html`` in the run); return where.
 
@@ -53,7 +54,8 @@ def write_report(
         out: an ``.html`` file.
         data_root: folder of the downloads, if they moved; reconstructions and the latent map read
             the images.
-        dataset: where the images are now, if they moved, such as ``folder:NEW``.
+        dataset: where the images are now, if they moved, such as ``folder:NEW``; or the images,
+            where they were in memory.
 
     Raises:
         UsageError: another suffix.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ..errors import GenkitError, RunError
 from ..run import Run
@@ -51,7 +52,7 @@ class Report:
     command_note: str
 
 
-def make_report(run: Run, data_root: Path | None = None, dataset: str | None = None) -> Report:
+def make_report(run: Run, data_root: Path | None = None, dataset: Any = None) -> Report:
     """Gather what the report of a run shows. What cannot be shown is listed with the reason.
 
     Raises:

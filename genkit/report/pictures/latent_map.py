@@ -1,7 +1,7 @@
 """The latent map: codes of held-out images in two dimensions, coloured by label."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +25,12 @@ def encode_held_out(
     count: int = 2000,
     seed: int = 0,
     data_root: Path | None = None,
-    dataset: str | None = None,
+    dataset: Any = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Encode ``count`` held-out images that ``seed`` chooses, or all if they are fewer: codes
     ``(N, L)`` and labels ``(N,)``.
+
+    ``data_root`` and ``dataset`` are those of :meth:`genkit.Run.data`.
 
     Raises:
         UsageError: the model has no encoder.
@@ -54,7 +56,7 @@ def render_latent_map(
     count: int = 2000,
     seed: int = 0,
     data_root: Path | None = None,
-    dataset: str | None = None,
+    dataset: Any = None,
 ) -> bytes:
     """The codes of held-out images in two dimensions, coloured and marked by label, as PNG.
 
@@ -85,7 +87,7 @@ def draw_latent_map(
     count: int = 2000,
     seed: int = 0,
     data_root: Path | None = None,
-    dataset: str | None = None,
+    dataset: Any = None,
 ) -> Path:
     """Write :func:`render_latent_map` to ``path`` (None: to ``plots/`` in the run)."""
     path = path or run.folder.inside(LATENT_MAP.format(method=method))

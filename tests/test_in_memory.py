@@ -97,6 +97,19 @@ def test_a_layout_that_is_the_only_one_is_taken(images: Any, layout: str) -> Non
         assert (len(data.train), len(data.test)) == (18, 2)
 
 
+def test_arrays_of_other_libraries_are_taken() -> None:
+    class Foreign:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+            return self.array
+
+    array = drawn(20, 9, 8, 3)
+    for images in (Foreign(array), [Foreign(image) for image in array]):
+        assert from_images(images).fingerprint() == from_images(array).fingerprint()
+
+
 def test_images_are_copied() -> None:
     for images in (drawn(20, 9, 8, 3), drawn(20, 9, 8), torch.from_numpy(drawn(20, 3, 9, 8))):
         data = from_images(images)
@@ -118,9 +131,9 @@ REFUSED_SHAPES = {
     (28, 28, 1): r"images\[None\]",
     (28, 28): r"images\[None\]",
     (100, 784): r"images\.reshape\(-1, 28, 28\)",
-    (20, 3, 4, 4): r"genkit\.ImageData\(genkit\.Split",
-    (20, 4, 9, 3): r"permute\(0, 3, 1, 2\)|moveaxis\(images, -1, 1\)",
-    (20, 32, 32, 64): "have no channels",
+    (20, 3, 4, 4): r"first or last: with x = .* give genkit\.ImageData\(genkit\.Split",
+    (20, 4, 9, 3): r"x = .*images.*\.permute\(0, 3, 1, 2\) if the channels are last",
+    (20, 32, 32, 64): "have neither 1, 3 or 4 channels nor",
     (20, 1, 3, 32, 32): r"not \(N, C, H, W\)",
     (20,): r"not \(N, C, H, W\)",
     (0, 28, 28): "there are no images",
@@ -143,9 +156,15 @@ def test_the_calls_that_messages_show_work() -> None:
     assert from_images(drawn(32, 32, 3)[None]).spec.shape == (3, 32, 32)
     assert from_images(drawn(3, 32, 32)[:, None]).spec.shape == (1, 32, 32)
     assert from_images(drawn(20, 784).reshape(-1, 28, 28)).spec.shape == (1, 28, 28)
-    images = torch.from_numpy(drawn(20, 4, 9, 3)).permute(0, 3, 1, 2)
-    data = genkit.ImageData(genkit.Split(images[10:]), genkit.Split(images[:10]), "mine")
-    assert data.spec.shape == (3, 4, 9)
+    array = drawn(20, 4, 9, 3)
+    for images in (array, torch.from_numpy(array), list(array), list(torch.from_numpy(array))):
+        with pytest.raises(DataError) as caught:
+            from_images(images)
+        shown = str(caught.value)
+        names = {"images": images, "torch": torch, "np": np, "genkit": genkit}
+        x = eval(shown.split("or x = ")[1].split(" if the")[0], names)  # noqa: S307
+        data = eval(shown.split(" give ")[1], {**names, "x": x})  # noqa: S307
+        assert data.spec.shape == (3, 4, 9)
 
 
 RANGES = {
@@ -318,7 +337,7 @@ def test_labels_are_integers_of_all_images_or_none() -> None:
 
 
 def test_floats_of_a_transform_are_refused_with_the_transform_to_use() -> None:
-    with pytest.raises(DataError, match=r"PILToTensor\(\) in place of ToTensor\(\)"):
+    with pytest.raises(DataError, match=r"use transforms\.PILToTensor\(\) in place of"):
         from_images(Pairs(pictures("RGB"), transforms.ToTensor()))
 
 

@@ -11,11 +11,19 @@ from torch import Tensor
 
 from ..errors import DataError
 from .datasets import ImageData, Split
-from .items import Items, describe_shape, fixing_call, read_items
+from .items import Items, fixing_call, read_items
 
 HELD_OUT = 10
 """One image in so many is held out; runs of every genkit so far rely on which."""
 USUAL_CHANNELS = (1, 3, 4)
+STACKED = {
+    (False, False): "torch.from_numpy(images)",
+    (False, True): "torch.from_numpy(np.stack(images))",
+    (True, False): "images",
+    (True, True): "torch.stack(images)",
+}
+"""Whether images are tensors, whether they are a list → the expression that makes them one tensor.
+"""
 
 
 def from_images(images: Any) -> ImageData:
@@ -34,6 +42,8 @@ def from_images(images: Any) -> ImageData:
         DataError: another type, dtype or shape, or one that can be read in two ways; the message
             shows the call that fixes it.
     """
+    if hasattr(images, "__array__") and not isinstance(images, Tensor):
+        images = np.asarray(images)  # of jax, for example
     if not isinstance(images, Tensor | np.ndarray) or _holds_objects(images):
         return _from_items(read_items(images))
     if images.ndim not in (3, 4) or 0 in images.shape:
@@ -44,16 +54,18 @@ def from_images(images: Any) -> ImageData:
     if images.ndim == 3:
         _check_grey(images)
         images = images[:, None]  # (N, 1, H, W)
-    elif _channels_are_last(images.shape[1:], isinstance(images, Tensor)):
+    elif _channels_are_last(images.shape[1:], STACKED[isinstance(images, Tensor), False]):
         images = _swap_axes(images)
     return ImageData(*_hold_out(images), source="images in memory")
 
 
 def _from_items(items: Items) -> ImageData:
-    pixels = items.pixels  # (N, C, H, W), (N, H, W, C) or (N, H, W)
+    pixels = items.pixels  # (N, H, W), (N, C, H, W) or (N, H, W, C)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
-    elif not items.channels_first and _channels_are_last(pixels.shape[1:], items.tensors):
+    elif items.kind != "PIL image" and _channels_are_last(
+        pixels.shape[1:], STACKED[items.kind == "tensor", True]
+    ):
         pixels = _swap_axes(pixels)
     splits = _hold_out(pixels, items.labels)
     return ImageData(
@@ -113,13 +125,12 @@ def _check_grey(images: Any) -> None:
         )
 
 
-def _channels_are_last(shape: Sequence[int], tensors: bool) -> bool:
+def _channels_are_last(shape: Sequence[int], stacked: str) -> bool:
     """Whether images of this shape are ``(H, W, C)``, and not ``(C, H, W)``.
 
     Args:
         shape: of one image.
-        tensors: whether they are tensors, for which the second is the usual, else arrays, for which
-            the first is.
+        stacked: the expression, of :data:`STACKED`, that makes all of them one tensor.
 
     Raises:
         DataError: both are possible, or neither.
@@ -128,21 +139,19 @@ def _channels_are_last(shape: Sequence[int], tensors: bool) -> bool:
     last = _is_image(shape[2], shape[:2])
     if first != last:
         return last
-    swap = "images.permute(0, 3, 1, 2)" if tensors else "np.moveaxis(images, -1, 1)"
-    made = "images" if tensors else "torch.from_numpy(images)"
-    call = f"genkit.ImageData(genkit.Split({made}[10:]), genkit.Split({made}[:10]), 'mine')"
-    if first:
-        raise DataError(
-            f"images of shape {describe_shape(shape)} may have their channels first or last: give "
-            f"{call}, with channels first (from channels last by {swap})"
-        )
-    usual = shape[0] if tensors else shape[2]
-    if usual < min(shape[1:] if tensors else shape[:2]):
-        return not tensors
+    usually_last = "numpy" in stacked
+    channels, *sides = shape[::-1] if usually_last else shape
+    if not first and channels < min(sides):
+        return usually_last
+    problem = (
+        "may have their channels first or last"
+        if first
+        else "have neither 1, 3 or 4 channels nor fewer than the pixels of a side"
+    )
     raise DataError(
-        f"images of shape {describe_shape(shape)} have no channels: 1, 3 or 4 are taken first or "
-        f"last; for any other number give {call}, with channels first (from channels last by "
-        f"{swap})"
+        f"images of shape (N, {', '.join(map(str, shape))}) {problem}: with x = {stacked}, or x = "
+        f"{stacked}.permute(0, 3, 1, 2) if the channels are last, give "
+        "genkit.ImageData(genkit.Split(x[10:]), genkit.Split(x[:10]), 'mine')"
     )
 
 

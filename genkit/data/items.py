@@ -4,7 +4,7 @@ datasets of torch.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from ..errors import DataError
 from .reading import Target, Unreadable, read_header, read_pixels
 
 LISTED_SIZES = 3
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 BACKGROUND = "white"
 """Behind transparent pixels, where most images have none."""
 LABELS_CALL = (
@@ -34,11 +33,9 @@ class Items:
     """Images of one shape, and what is known of them."""
 
     pixels: np.ndarray
-    """uint8 ``(N, H, W)``, or ``(N, C, H, W)`` or ``(N, H, W, C)``."""
-    channels_first: bool
-    """Whether they are known to be ``(N, C, H, W)``."""
-    tensors: bool
-    """Whether they were tensors."""
+    """uint8 ``(N, H, W)``, ``(N, C, H, W)`` or ``(N, H, W, C)``; of PIL images the second."""
+    kind: str
+    """``"PIL image"``, ``"tensor"`` or ``"array"``."""
     labels: np.ndarray | None
     """int64 ``(N,)``."""
     class_names: tuple[str, ...] | None
@@ -75,8 +72,7 @@ def read_items(images: Any) -> Items:
     labels = found.label_array()
     return Items(
         found.stack(),
-        channels_first=found.kind == "PIL image",
-        tensors=found.kind == "tensor",
+        found.kind,
         labels=labels,
         class_names=None if labels is None else find_class_names(images),
         source=f"{type(images).__name__} in memory" if found.of_dataset else "images in memory",
@@ -111,11 +107,6 @@ def fixing_call(images: Any) -> tuple[str, str] | None:
         return given, f"images.round(){to}"
     scaled = "(images - images.min()) / (images.max() - images.min())"
     return given, f"({scaled} * 255).round(){to}, if their lowest is black and their highest white"
-
-
-def describe_shape(shape: Sequence[int]) -> str:
-    """The shape of images of which one is ``shape``: ``(N, 3, 4, 4)``."""
-    return f"(N, {', '.join(map(str, shape))})"
 
 
 def find_class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -190,6 +181,8 @@ class _Found:
         """The kind of an image, and its pixels, uint8; those of a PIL image are ``(C, H, W)``."""
         if isinstance(image, Image.Image):
             return "PIL image", _read_natural(number, image)
+        if hasattr(image, "__array__") and not isinstance(image, Tensor):
+            image = np.asarray(image)
         if not isinstance(image, Tensor | np.ndarray):
             if isinstance(image, str | Path | bytes):
                 hint = "for the files of a folder give dataset='folder:PATH'"
@@ -215,8 +208,8 @@ class _Found:
         fix = f"[{call.replace('images', 'image')} for image in images]"
         if self.of_dataset:
             fix = (
-                "give the dataset without its transform, or with transforms.PILToTensor() in place "
-                "of ToTensor() and what follows it"
+                "use transforms.PILToTensor() in place of ToTensor() and of what follows it; for "
+                f"images of your own, {call}"
             )
         raise DataError(f"image {number} is {given}, but must be uint8 from 0 to 255: {fix}")
 

@@ -170,6 +170,20 @@ def test_targets_that_are_no_classes_are_left_out_and_said(tmp_path: Path) -> No
     assert "no labels" in data.summary
 
 
+def test_a_subset_is_chosen_by_name(tmp_path: Path) -> None:
+    configs = [f"- config_name: {name}\n  data_files: {name}.parquet\n" for name in ("few", "all")]
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{''.join(configs)}---\n")
+    made(5).to_parquet(str(tmp_path / "few.parquet"))
+    made().to_parquet(str(tmp_path / "all.parquet"))
+    few = load(tmp_path, subset="few")
+    assert len(few.train) + len(few.test) == 5
+    for subset in (None, "absent"):
+        with pytest.raises(genkit.ConfigError, match=r"choose one with --subset .*few"):
+            load(tmp_path, subset=subset)
+    with pytest.raises(genkit.ConfigError, match="leave out --subset"):
+        load(tmp_path / "few.parquet", subset="few")
+
+
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     for argument, message in {
         "": "hf:NAME",

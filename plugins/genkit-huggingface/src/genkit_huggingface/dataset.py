@@ -109,15 +109,18 @@ def _make_builder(request: DataRequest, path: Path | None, subset: str | None) -
         ConfigError: the subset has to be chosen.
         DataError: the format is not one that is read.
     """
-    name = f"hf:{request.argument}"
+    name, is_file = f"hf:{request.argument}", path is not None and path.is_file()
+    if is_file and subset is not None:
+        raise ConfigError(f"{name} is one file, which has no subsets: leave out --subset")
     try:
-        if path is not None and path.is_file():
+        if is_file:
             builder = datasets.load_dataset_builder("parquet", data_files=str(path))
         else:
             builder = datasets.load_dataset_builder(str(path or request.argument), subset)
     except ValueError as error:
-        if "onfig" in str(error) and path is None:  # "Config name is missing", "BuilderConfig …"
-            raise ConfigError(f"{name}: choose one with --subset ({_one_line(error)})") from None
+        reason = _one_line(error).partition(" Example of usage")[0]
+        if "onfig" in reason:  # "Config name is missing", "BuilderConfig … not found"
+            raise ConfigError(f"{name}: choose one with --subset ({reason})") from None
         raise DataError(f"{name}: {_one_line(error)}") from None
     except (OSError, RuntimeError, DatasetsError) as error:
         if path is not None:

@@ -483,6 +483,18 @@ def test_images_that_moved_are_found_in_python(pictures: Path) -> None:
     assert genkit.resume("run", 6, progress=False).step == 6
 
 
+def test_options_survive_a_place_that_has_none(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genkit.train("ae", dataset="folder:photos", image_size=6, out="run", **QUICK)
+    code, _, err = run_cli(capsys, "data", "pack", "folder:photos", "file", "--image-size", "6")
+    assert code == 0, err
+    genkit.resume("run", 3, dataset="packed:file", progress=False)
+    assert info_of("run")["dataset"]["name"] == f"packed:{Path('file').resolve()}"
+    genkit.resume("run", 4, dataset="folder:photos", progress=False)
+    assert genkit.resume("run", 5, progress=False).step == 5
+
+
 def test_images_in_memory_are_found_in_a_folder_and_the_other_way_round(pictures: Path) -> None:
     run = genkit.train("ae", dataset="folder:photos", out="run", **QUICK)
     data = run.data()

@@ -119,8 +119,9 @@ def relocate(
         "distribution": registered.plugin.distribution,
         "source": data.source,
     }
-    if not known.is_legacy:
-        where["options"] = {} if options is None else options.model_dump(mode="json")
+    if known.options is not None and options is not None:
+        # Those that this dataset lacks say how the images were made, for where it is read next.
+        where["options"] = known.options | options.model_dump(mode="json")
     for text in (where["name"], data.source):
         check_text(text)
     return known.model_copy(update=where)

@@ -74,21 +74,20 @@ def reproduce(run: Run) -> tuple[str, str]:
 
 def _changed_dataset_options(run: Run) -> dict[str, Any]:
     """The options of the dataset that are not at a known default, as they are typed."""
-    options, config = run.info.dataset.options or {}, None
+    options = run.info.dataset.options or {}
     try:
-        if (registered := run.dataset_entry) is not None:
-            config = config_of(registered)
+        registered = run.dataset_entry
+        config = None if registered is None else config_of(registered)
     except GenkitError:  # not installed here: all are given
         return options
     if config is None:
-        return options
+        return {}
     defaults = _defaults(config)
-    changed = {
-        name: option
+    return {
+        name: _join(config, name, option)
         for name, option in options.items()
-        if name not in defaults or option != defaults[name]
+        if name in config.model_fields and (name not in defaults or option != defaults[name])
     }
-    return {name: _join(config, name, option) for name, option in changed.items()}
 
 
 def _join(config: type[BaseModel], name: str, option: Any) -> Any:

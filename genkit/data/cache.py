@@ -53,8 +53,8 @@ def key(
     about = [VERSION, PIL.__version__, options.model_dump(mode="json", exclude={"cache"}), origin]
     digest.update(json.dumps([*about, request.on_bad_image, *of_summary]).encode())
     try:
-        for path in files or ():
-            digest.update(_line(str(path), path))
+        for file in files or ():
+            digest.update(_line(str(file), file))
         for source in sources:
             if not isinstance(source.content, Path) and files is None:
                 return None

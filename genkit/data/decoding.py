@@ -2,6 +2,7 @@
 that cannot be read.
 """
 
+import math
 import os
 import queue
 import subprocess
@@ -144,10 +145,10 @@ class _Worker:
         shape = (0, 1, 1, 1)
         if target is not None:
             shape = (count_usable(line), target.channels, target.height, target.width)
-        pixels = np.empty(shape, np.uint8)
-        if pixels.size and of.readinto(pixels.reshape(-1).data) != pixels.size:
+        found = of.read(math.prod(shape))
+        if len(found) < math.prod(shape):
             raise EOFError
-        return decode_answer(line, pixels)
+        return decode_answer(line, np.frombuffer(found, np.uint8).reshape(shape))
 
     def stop(self) -> int:
         """End the process, which may have ended already; its exit code."""

@@ -142,7 +142,8 @@ def _moments(split: Split) -> tuple[list[float], list[float]]:
 def _duplicates(data: ImageData, show_progress: bool) -> tuple[list[list[int]], list[list[int]]]:
     """Groups of images with the same pixels, and of other images that look alike, by number."""
     by_pixels: dict[bytes, list[int]] = defaultdict(list)
-    hashes, thumbnails = [], []
+    hashes: list[int] = []
+    thumbnails: list[Tensor] = []
     total = len(data.train) + len(data.test)
     with track("looking for duplicates", total, show_progress) as advance:
         for block in (block for split in (data.train, data.test) for block in _blocks(split)):

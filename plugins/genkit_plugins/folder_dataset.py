@@ -84,12 +84,13 @@ class _Scan:
         known by its own name and not by that of a link to it.
         """
         seen = {_identity(self.top)}
-        folders, links = [(self.top, "")], []
+        folders = [(self.top, "")]
+        links: list[tuple[Path, str]] = []
         while folders or links:
             if not folders:
-                link = links.pop(0)
-                if self._is_new(*link, seen):
-                    folders.append(link)
+                path, name = links.pop(0)
+                if self._is_new(path, name, seen):
+                    folders.append((path, name))
                 continue
             for entry, below in self._entries(*folders.pop()):
                 if entry.is_symlink() and _is_dir(entry):

@@ -241,6 +241,8 @@ class Run:
             GenkitError: they are not found, or are others.
         """
         known = self.info.dataset
+        if dataset is None and root is not None and self._describe_gone():
+            dataset = f"{known.name.partition(':')[0]}:{root}"  # the folder itself has moved there
         if dataset is not None and not isinstance(dataset, str):
             return known, self.verify_dataset(images_in_memory(dataset))
         if dataset is None and known.distribution is None:

@@ -152,12 +152,12 @@ def _choose_target(
                     headers.append(decoded.header)
         if not headers:
             raise DataError(f"no images in {origin}{tally.why_none()}")
-    height, width = options.image_size or _common_size(headers, origin)
+    height, width = options.image_size or _common_size(headers, request, origin)
     channels = _richest(headers) if options.channels == "auto" else int(options.channels)
     return Target(height, width, channels, options.fit, options.background), usable
 
 
-def _common_size(headers: Sequence[Header], origin: str) -> tuple[int, int]:
+def _common_size(headers: Sequence[Header], request: DataRequest, origin: str) -> tuple[int, int]:
     """The size of all images.
 
     Raises:
@@ -169,9 +169,11 @@ def _common_size(headers: Sequence[Header], origin: str) -> tuple[int, int]:
         parts = [f"{count:,} of {describe_size(size)}" for size, count in listed]
         if rest := sizes.total() - sum(count for _, count in listed):
             parts.append(f"{rest:,} of {len(sizes) - len(listed):,} other sizes")
+        hint = "make them one size with --image-size 64, or HEIGHTxWIDTH such as 48x64"
+        if request.shape is not None:
+            hint = f"those of the run are all {describe_size(request.shape[1:])}"
         raise DataError(
-            f"{origin}: images differ in size (height x width): {', '.join(parts)}; "
-            "make them one size with --image-size 64, or HEIGHTxWIDTH such as 48x64"
+            f"{origin}: images differ in size (height x width): {', '.join(parts)}; {hint}"
         )
     return next(iter(sizes))
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,16 @@ class DataRequest:
     all of them then, whatever is in the cache.
     """
 
+    @property
+    def argument_path(self) -> Path:
+        """The argument as an absolute path, with a ``~`` at its start resolved.
+
+        Raises:
+            DataError: there is no such home directory.
+        """
+        path = Path(self.argument)
+        return (expand_home(path) if self.argument.startswith("~") else path).absolute()
+
     def bad_image(self, path: Path, reason: str) -> None:
         """Record a file that cannot be used as skipped, or refuse the dataset.
 
@@ -194,10 +205,14 @@ class DataRequest:
         self.skipped.append(f"{path}: {reason}")
 
 
-NO_DATA_ROOT = Path(os.devnull, "no home directory; set GENKIT_DATA or pass --data-root")
+NO_DATA_ROOT = Path(os.devnull, "no-home-directory")
 """The data root of a user without a home directory: nothing is there, and nothing can be written
-there. A dataset that downloads nothing does not miss it; the error of another names it.
+there. A dataset that downloads nothing does not miss it.
 """
+NO_HOME = (
+    "this user has no home directory to keep files in: set XDG_CACHE_HOME or GENKIT_DATA, "
+    "or pass --data-root"
+)
 
 
 def data_root(given: Path | None) -> Path:
@@ -227,8 +242,22 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "genkit"
     except RuntimeError:
-        hint = "set XDG_CACHE_HOME, or GENKIT_DATA or --data-root for datasets"
-        raise DataError(f"this user has no home directory to keep files in: {hint}") from None
+        raise DataError(NO_HOME) from None
+
+
+@contextmanager
+def _no_root_errors(dataset: str) -> Iterator[None]:
+    """What fails because it needs :data:`NO_DATA_ROOT` says what to set.
+
+    Raises:
+        DataUnavailableError: in the place of that error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if str(NO_DATA_ROOT) in str(error):
+            raise DataUnavailableError(f"dataset {dataset}: {NO_HOME}") from error
+        raise
 
 
 def expand_home(path: Path) -> Path:
@@ -268,7 +297,7 @@ def load_dataset(
     options = make_options(registered, request.options)
     request = replace(request, argument=argument, options=options, skipped=[])
     load, name = registered.target(), registered.entry.name
-    with attribute_errors(f"dataset {name}", "to load"):
+    with _no_root_errors(name), attribute_errors(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):
         given = type(loaded).__name__

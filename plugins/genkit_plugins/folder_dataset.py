@@ -34,7 +34,7 @@ def folder(request: DataRequest) -> ImageData:
     """
     if not request.argument:
         raise DataError("dataset folder: name the folder as folder:PATH")
-    top = _find_top(request.argument)
+    top = _find_top(request)
     found = _Scan(top, request)
     found.scan()
     if request.legacy:
@@ -51,20 +51,15 @@ def folder(request: DataRequest) -> ImageData:
     )
 
 
-def _find_top(argument: str) -> Path:
-    try:
-        top = Path(argument).expanduser().resolve()
-    except RuntimeError as error:  # ~ without a home, or a loop of links
-        raise DataError(f"folder:{argument}: {error}") from None
+def _find_top(request: DataRequest) -> Path:
+    top = request.argument_path.resolve()
     if not top.is_dir():
         kind = "is not a folder" if top.exists() else "does not exist"
-        raise DataError(
-            f"folder:{argument}: {top} {kind}; if the images moved, pass --dataset folder:PATH"
-        )
+        raise DataError(f"folder:{request.argument}: {top} {kind}")
     try:
         next(top.iterdir(), None)
     except OSError as error:
-        raise DataError(f"folder:{argument}: cannot read {top}: {error.strerror}") from None
+        raise DataError(f"folder:{request.argument}: cannot read {top}: {error.strerror}") from None
     return top
 
 

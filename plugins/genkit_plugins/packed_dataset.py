@@ -1,7 +1,6 @@
 """A dataset in one file that `genkit data pack` wrote."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from genkit import DataError, DataRequest, DataUnavailableError, ImageData, open_packed
 
@@ -15,7 +14,7 @@ def packed(request: DataRequest) -> ImageData:
         raise DataError(
             "dataset packed: name the file as packed:FILE; `genkit data pack` writes it"
         )
-    path = Path(request.argument).expanduser().absolute()
+    path = request.argument_path
     if path.is_dir():
         raise DataError(f"packed:{request.argument} is a folder; type folder:{request.argument}")
     if not path.exists():

@@ -40,7 +40,7 @@ def main() -> None:
         find_classifier(registry).target(),
         data,
         "mnist",
-        data.fingerprint(),
+        data.train.fingerprint(),
         notify=print,
         images=len(data.train),
         steps=STEPS,

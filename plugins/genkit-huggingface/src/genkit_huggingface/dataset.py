@@ -60,7 +60,7 @@ def load(request: DataRequest) -> ImageData:
     there is one split, or the user names it, one image in ten is held out, by a hash.
     """
     options = request.options or HuggingFaceOptions()
-    path = _find_path(request.argument)
+    path = _find_path(request)
     with _progress_bars(request.show_progress):
         builder = _make_builder(request, path, options.subset)
         rows = _prepare(builder, request, path)
@@ -85,15 +85,16 @@ def load(request: DataRequest) -> ImageData:
     return replace(data, summary=f"{data.summary}; {problem}") if problem else data
 
 
-def _find_path(argument: str) -> Path | None:
+def _find_path(request: DataRequest) -> Path | None:
     """The file or folder; None: the argument is a name on the Hub.
 
     Raises:
         DataError: it is neither.
     """
+    argument = request.argument
     if not argument:
         raise DataError("name the dataset as hf:NAME, or as hf:PATH for a Parquet file or folder")
-    path = Path(argument).expanduser()
+    path = request.argument_path
     if path.exists():
         return path.resolve()
     if NAME.fullmatch(argument) and not argument.startswith(".") and path.suffix != ".parquet":

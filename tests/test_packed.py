@@ -500,14 +500,20 @@ def test_a_mapped_file_changes_no_bit(
         training.close()
 
 
-def test_labels_of_a_mapped_file_stay_with_their_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("max_memory_bytes", [0, 2**30], ids=["mapped", "in memory"])
+def test_labels_of_a_stream_stay_with_their_images(
+    tmp_path: Path, in_place: bool, max_memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each image is its label."""
     numbers = torch.arange(200)
     images = numbers.to(torch.uint8)[:, None, None, None].expand(200, 3, 40, 40).contiguous()
     pack(ImageData(Split(images, numbers), Split(images[:0], numbers[:0]), "", 200), tmp_path / "x")
-    data = open_packed(tmp_path / "x", max_memory_bytes=0)
+    data = open_packed(tmp_path / "x", max_memory_bytes=max_memory_bytes)
+    monkeypatch.setattr("genkit.data.loader.REGION_BYTES", 2**12)
+    monkeypatch.setattr("genkit.data.loader.RELEASE_BYTES", 2**14)
     order = Order(200, 16, seed=0)
-    loader = Streamed(data.train, order, torch.device("cpu"), chunk=3)
+    loader = Streamed(data.train, order, torch.device("cpu"), chunk=3, in_place=in_place)
     for first, steps in ((0, 7), (7, 2), (3, 9), (12, 1)):
         seen = []
         for window in loader.windows(first, steps):

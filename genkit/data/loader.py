@@ -143,15 +143,22 @@ class Streamed(_OnDevice):
         order: which of them a step sees.
         device: where batches are made.
         chunk: steps in a window; None: as many as have ``CHUNK_BYTES`` of images.
+        in_place: whether batches are made from what the thread gathers, without a copy; None: on a
+            CPU.
     """
 
     def __init__(
-        self, split: Split, order: Order, device: torch.device, chunk: int | None = None
+        self,
+        split: Split,
+        order: Order,
+        device: torch.device,
+        chunk: int | None = None,
+        in_place: bool | None = None,
     ) -> None:
         step_bytes = order.per_step * split.images[0].nbytes
         self.chunk = chunk or min(CHUNK_STEPS, max(1, CHUNK_BYTES // step_bytes))
         self._order = order
-        self._in_place = device.type == "cpu"
+        self._in_place = device.type == "cpu" if in_place is None else in_place
         room = self.chunk * order.per_step
         if self._in_place:
             self._samples = _Samples.empty(split, 2 * room, device)

@@ -9,7 +9,10 @@ import errno
 import os
 import shutil
 import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
@@ -29,14 +32,15 @@ def make_folder(path: Path) -> None:
         sync_folder(folder.parent)
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Create a file that must not exist yet, and fsync it.
+def write_new(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Create a file that must not exist yet, and fsync it. ``data`` may come in parts.
 
     Its name is durable after :func:`sync_folder`.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _BINARY, 0o666)
     try:
-        _write(descriptor, data)
+        for part in (data,) if isinstance(data, bytes) else data:
+            _write(descriptor, part)
         _fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -48,14 +52,25 @@ def make_new_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replace the content of a file; a crash leaves all of the old content or all of the new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replace(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replace the content of a file; a crash leaves all of the old content or all of the new.
+
+    ``data`` may come in parts, which are written one by one.
+
+    Raises:
+        OSError: the disk refused; it names ``path``.
+    """
+    writer = f"{os.getpid()}-{threading.get_native_id()}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # left by a dead process with this id
+        temporary.unlink(missing_ok=True)  # left by a dead process with these ids
         write_new(temporary, data)
         os.replace(temporary, path)  # noqa: PTH105
         sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename, error.filename2 = str(path), None  # not the temporary name
+        raise
     finally:
         with contextlib.suppress(OSError):  # it exists only after another error, which is raised
             temporary.unlink(missing_ok=True)
@@ -116,12 +131,32 @@ def read(path: Path, limit: int) -> bytes:
         OSError: it is a link, a pipe or a folder, or cannot be read.
         ValueError: it is larger.
     """
+    with open_regular(path) as file:
+        return read_open(file, limit)
+
+
+def read_open(file: BinaryIO, limit: int) -> bytes:
+    """Read an open file of at most ``limit`` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        raise ValueError(f"{size} bytes, more than the limit of {limit}")
+    return file.read(limit + 1)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it. It can be read also when it is replaced or removed meanwhile.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        OSError: it is a link, a pipe or a folder, or cannot be read.
+    """
     _require_regular(path)
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise ValueError(f"{size} bytes, more than the limit of {limit}")
-        return file.read(limit + 1)
+    return path.open("rb")
 
 
 def read_end(path: Path, limit: int) -> bytes:
@@ -131,8 +166,7 @@ def read_end(path: Path, limit: int) -> bytes:
         FileNotFoundError: it does not exist.
         OSError: it is a link, a pipe or a folder, or cannot be read.
     """
-    _require_regular(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
         return file.read(limit)
 

@@ -12,10 +12,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -30,7 +31,9 @@ MAX_FILE_BYTES = 64 * 2**30
 MAX_MANIFEST_BYTES = 2 * 2**20
 MAX_HEADER_BYTES = 4 * 2**20
 MAX_LENGTH, MAX_DIMENSIONS = 2**48, 64
-FILES = ("model", "state")
+FILES, MANIFEST = ("model", "state"), "manifest.json"
+PATIENCE_SECONDS = 30.0
+"""How long a reader goes on looking for a checkpoint while a training replaces them."""
 _NAME = re.compile(r"step-(\d{9,})")
 _ITEM_BYTES = {
     str(dtype).removeprefix("torch."): dtype.itemsize
@@ -109,6 +112,12 @@ def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
             {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         )
         atomic.write_new(folder / f"{part}.safetensors", data)
+        header = int.from_bytes(data[:8], "little")
+        if header > MAX_HEADER_BYTES or len(data) > MAX_FILE_BYTES:
+            raise CheckpointError(
+                f"step {step}: {part}.safetensors would have {len(data)} bytes, {header} of them "
+                f"names; at most {MAX_FILE_BYTES} and {MAX_HEADER_BYTES} are read again"
+            )
         manifest["files"][part] = {
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -120,7 +129,7 @@ def _write_files(folder: Path, step: int, parts: Mapping[str, Mapping[str, Tenso
     text = json.dumps(manifest).encode()
     if len(text) > MAX_MANIFEST_BYTES:
         raise CheckpointError(f"step {step}: too many tensors for one checkpoint")
-    atomic.write_new(folder / "manifest.json", text)
+    atomic.write_new(folder / MANIFEST, text)
     atomic.sync_folder(folder)
 
 
@@ -173,6 +182,9 @@ def newest(
 ) -> tuple[Checkpoint, list[str]]:
     """Read the newest valid checkpoint; also gives why each newer one was skipped.
 
+    A training may replace checkpoints meanwhile: one that is gone is no damage, and the newer one
+    is read then.
+
     Args:
         folder: the folder of the checkpoints.
         expected: dtype and shape of the model's tensors, by name. A checkpoint with others is
@@ -182,13 +194,21 @@ def newest(
     Raises:
         CheckpointError: none is valid.
     """
-    skipped: list[str] = []
-    for path in steps(folder):
-        try:
-            return read(path, expected, limit), skipped
-        except CheckpointError as error:
-            skipped.append(str(error))
-    raise CheckpointError("; ".join(skipped) if skipped else f"{folder} holds no checkpoint")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        skipped: list[str] = []
+        replaced = False
+        for path in (found := steps(folder)):
+            try:
+                return read(path, expected, limit), skipped
+            except CheckpointError as error:
+                if path.exists():
+                    skipped.append(str(error))
+                else:
+                    replaced = True
+        replaced = replaced or steps(folder) != found
+        if not replaced or time.monotonic() >= deadline:
+            raise CheckpointError("; ".join(skipped) or f"{folder} holds no checkpoint")
 
 
 def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES) -> Checkpoint:
@@ -204,17 +224,55 @@ def read(path: Path, expected: Shapes | None = None, limit: int = MAX_FILE_BYTES
     """
     if path.is_symlink():
         raise CheckpointError(f"{path}: a symbolic link, which may lead out of the run: remove it")
-    manifest = _read_manifest(path / "manifest.json")
-    match = _NAME.fullmatch(path.name)
-    if match is None or manifest["step"] != int(match[1]):
-        raise CheckpointError(f"{path}: its manifest is of step {manifest['step']}")
-    entries = {
-        part: _entry(path / f"{part}.safetensors", manifest["files"][part], limit) for part in FILES
-    }
-    if expected is not None:
-        _compare(path, entries["model"].tensors, expected)
-    parts = {part: _read_tensors(path / f"{part}.safetensors", entries[part]) for part in FILES}
+    with _opened(path) as files:
+        manifest = _read_manifest(files[MANIFEST])
+        match = _NAME.fullmatch(path.name)
+        if match is None or manifest["step"] != int(match[1]):
+            raise CheckpointError(f"{path}: its manifest is of step {manifest['step']}")
+        entries = {part: _entry(files[part].path, manifest["files"][part], limit) for part in FILES}
+        if expected is not None:
+            _compare(path, entries["model"].tensors, expected)
+        parts = {part: _read_tensors(files[part], entries[part]) for part in FILES}
     return Checkpoint(path, manifest["step"], parts["model"], parts["state"])
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a checkpoint, open; or why it could not be opened."""
+
+    path: Path
+    opened: BinaryIO | OSError
+
+    def read(self, limit: int) -> bytes:
+        """All of it, if it has at most ``limit`` bytes.
+
+        Raises:
+            CheckpointError: it cannot be read, or is larger.
+        """
+        try:
+            if isinstance(self.opened, OSError):
+                raise self.opened
+            return atomic.read_open(self.opened, limit)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {error.strerror}") from None
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}") from None
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[dict[str, _File]]:
+    """All files of a checkpoint, opened at once: they can be read also when a training removes the
+    checkpoint meanwhile.
+    """
+    with contextlib.ExitStack() as stack:
+        files: dict[str, _File] = {}
+        for name in (MANIFEST, *FILES):
+            path = folder / (f"{name}.safetensors" if name in FILES else name)
+            try:
+                files[name] = _File(path, stack.enter_context(atomic.open_regular(path)))
+            except OSError as error:
+                files[name] = _File(path, error)
+        yield files
 
 
 def _compare(path: Path, found: Shapes, expected: Shapes) -> None:
@@ -237,9 +295,10 @@ class _Entry:
     tensors: Shapes
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(file: _File) -> dict[str, Any]:
+    path = file.path
     try:
-        manifest = json.loads(_read_bounded(path, MAX_MANIFEST_BYTES))
+        manifest = json.loads(file.read(MAX_MANIFEST_BYTES))
         digest = manifest.pop("sha256")
         if manifest.get("format") != FORMAT:
             raise CheckpointError(
@@ -283,8 +342,8 @@ def _entry(path: Path, entry: Any, limit: int) -> _Entry:
     return _Entry(size, digest, tensors)
 
 
-def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
-    data = _read_bounded(path, entry.size)
+def _read_tensors(file: _File, entry: _Entry) -> dict[str, Tensor]:
+    path, data = file.path, file.read(entry.size)
     if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.digest:
         raise CheckpointError(f"{path}: damaged (its size or SHA-256 differs from the manifest's)")
     if int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
@@ -297,15 +356,6 @@ def _read_tensors(path: Path, entry: _Entry) -> dict[str, Tensor]:
     if shapes != entry.tensors:
         raise CheckpointError(f"{path}: its tensors are not those of the manifest")
     return tensors
-
-
-def _read_bounded(path: Path, limit: int) -> bytes:
-    try:
-        return atomic.read(path, limit)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

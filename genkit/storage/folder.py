@@ -4,13 +4,20 @@ Whatever is read may be someone else's: sizes are capped, and no path leaves the
 a symbolic link either.
 """
 
+import errno
 import json
 import math
-from collections.abc import Mapping
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from filelock import FileLock, Timeout
+
+from ..errors import GenkitWarning, RunError, first_line
 from . import atomic, rows
 from .rows import Row
 
@@ -35,7 +42,17 @@ FAILURE = "failure.json"
 """``step`` and ``reason`` of the error that ended the training; removed when it is resumed."""
 LOCK = ".lock"
 """An empty file, locked by the process that trains."""
+FILES = (RUN, METRICS, TIMING, ALARM, EVALUATION, FAILURE)
+FOLDERS = ("checkpoints", "samples", "plots")
+"""Of a run: what training writes."""
+MERGE_LOCK = ".{name}.lock"
+"""An empty file, locked by the process that merges values into the JSON file ``name``."""
+MERGE_TIMEOUT_SECONDS = 30.0
+"""How long one waits for another, which takes milliseconds."""
+THINNED_ROWS = 100_000
+"""More than a picture can show."""
 MAX_JSON_BYTES = 2**20
+"""Of a JSON file, written or read."""
 
 
 class RunFolder:
@@ -75,6 +92,19 @@ class RunFolder:
         ]
         return sorted(found, key=lambda path: int(path.stem))
 
+    def default_output(self, name: str) -> Path:
+        """Where a command writes its picture or page, unless the user names a file; checked before
+        anything is computed for it.
+
+        Raises:
+            RunError: it cannot be written there.
+        """
+        path = self.inside(name)
+        existing = next(folder for folder in path.parents if folder.exists())
+        if not os.access(existing, os.W_OK):
+            raise RunError(f"{existing} cannot be written: pass --out to write elsewhere")
+        return path
+
     def has_curves(self) -> bool:
         """Whether there are two rows of metrics, the fewest that make a curve.
 
@@ -110,16 +140,62 @@ class RunFolder:
             raise RunError(f"{path} is damaged ({type(error).__name__})") from None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file; an older one stays until the new one is durable."""
-        atomic.replace(self.inside(name), (json.dumps(content, indent=2) + "\n").encode())
+        """Write a JSON file; an older one stays until the new one is durable.
+
+        Raises:
+            RunError: it would be larger than what is read again.
+            OSError: the disk refused.
+        """
+        path, data = self.inside(name), (json.dumps(content, indent=2) + "\n").encode()
+        if len(data) > MAX_JSON_BYTES:
+            raise RunError(
+                f"{path} would take {len(data)} bytes, more than {MAX_JSON_BYTES}, "
+                "so that it could not be read again"
+            )
+        atomic.replace(path, data)
 
     def merge_json(self, name: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """Merge sections into a JSON file, each value by its name; NaN and infinity become null.
 
+        Of several processes that merge at once, each keeps what the others wrote.
+
         Raises:
-            RunError: what is there is damaged.
+            RunError: what is there is damaged, or the file would become too large.
             OSError: the disk refused.
         """
+        with self._merging(name):
+            self._merge(name, sections)
+
+    @contextmanager
+    def _merging(self, name: str) -> Iterator[None]:
+        """Keep other processes from merging into the file ``name``. Where the file system has no
+        locks, that is a warning.
+        """
+        path = self.inside(MERGE_LOCK.format(name=name))
+        lock = FileLock(path, timeout=MERGE_TIMEOUT_SECONDS)
+        try:
+            lock.acquire(poll_interval=0.01)
+        except Timeout:
+            raise RunError(f"{path}: another process holds it") from None
+        except (NotImplementedError, OSError) as error:
+            full = getattr(error, "errno", None) == errno.ENOSPC
+            if full or not os.access(self.path, os.W_OK):
+                raise  # the file could not be written either
+            message = (
+                f"{self.path / name} is written without a lock ({first_line(error)}): "
+                "evaluate a run by one command at a time"
+            )
+            warnings.warn(message, GenkitWarning, stacklevel=4)
+            yield
+            return
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":  # an open file cannot be removed there
+                path.unlink(missing_ok=True)  # who waits for it sees that, and makes another
+            lock.release()
+
+    def _merge(self, name: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
         try:
             known = self.read_json(name)
         except FileNotFoundError:
@@ -138,9 +214,20 @@ class RunFolder:
         """Read all rows of a file; a last line that a crash cut short is left out.
 
         Raises:
+            RunError: the file is damaged, or its rows do not fit in memory.
+        """
+        return self._undamaged(name, *rows.read(self.inside(name)))
+
+    def thinned_rows(self, name: str, least: int = THINNED_ROWS) -> list[Row]:
+        """Rows for a picture, in bounded memory: all, or of more than ``2 * least`` about ``least``
+        at equal distances, and the last one.
+
+        Raises:
             RunError: the file is damaged.
         """
-        found, damage = rows.read(self.inside(name))
+        return self._undamaged(name, *rows.read_thinned(self.inside(name), least))
+
+    def _undamaged(self, name: str, found: list[Row], damage: str) -> list[Row]:
         if damage:
             raise RunError(f"{self.path / name} is damaged ({damage})")
         return found
@@ -158,8 +245,13 @@ class RunFolder:
         return rows.read_last(self.inside(name))
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Append a row to a file; it is durable after :meth:`sync_rows`."""
-        atomic.append(self.inside(name), rows.encode([row]))
+        """Append a row to a file; it is durable after :meth:`sync_rows`.
+
+        Raises:
+            RunError: it is longer than what is read again.
+            OSError: the disk refused.
+        """
+        atomic.append(self.inside(name), rows.encode(row))
 
     def sync_rows(self) -> None:
         """Flush all rows to disk, before a checkpoint that counts on them is written."""
@@ -178,15 +270,10 @@ class RunFolder:
             RunError: a file has no row of ``step``.
         """
         for name in (METRICS, TIMING):
-            found, damage = rows.read(self.inside(name))
-            kept = [row for row in found if row["step"] <= step]
-            if step and (not kept or kept[-1]["step"] != step):
-                reason = damage or f"it has no row of step {step}"
-                raise RunError(f"{self.path / name} is damaged ({reason})")
-            atomic.replace(self.inside(name), rows.encode(kept))
+            rows.replace_after(self.inside(name), step)
         if self.inside(ALARM).exists():
             kept = [row for row in self.readable_rows(ALARM) if row["step"] <= grid]
-            atomic.replace(self.inside(ALARM), rows.encode(kept))
+            atomic.replace(self.inside(ALARM), map(rows.encode, kept))
         for path in self.all_samples():
             if int(path.stem) > grid:
                 path.unlink()

@@ -1,5 +1,6 @@
 """Which process may train in a run folder: claim a new one, hold its lock, ask who holds it."""
 
+import errno
 import re
 import shlex
 import sys
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import RunError
 from . import atomic
-from .folder import LOCK, RUN, RunFolder
+from .folder import FILES, FOLDERS, LOCK, RUN, RunFolder
 
 TIMEOUT_SECONDS = 0.5
 """How long a training waits for the lock, which :func:`is_held` takes for a moment too."""
@@ -47,6 +48,25 @@ def claim(out: Path | None, title: str) -> Iterator[RunFolder]:
         yield folder
 
 
+def discard(folder: RunFolder, *, with_folder: bool) -> None:
+    """Remove all that genkit wrote into a run folder; what others put there stays.
+
+    Call it while the lock is held: who waits for it finds a new folder then.
+
+    Args:
+        folder: of a run that came to nothing.
+        with_folder: whether the folder goes, too, if it is empty then.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    for name in (*FILES, *FOLDERS, LOCK):
+        if not (name == LOCK and sys.platform == "win32"):  # an open file cannot be removed there
+            atomic.remove(folder.path / name)
+    if with_folder and not any(folder.path.iterdir()):
+        folder.path.rmdir()
+
+
 @contextmanager
 def hold(folder: RunFolder) -> Iterator[None]:
     """Keep other processes from training in the folder.
@@ -75,6 +95,10 @@ def hold(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of a file system without locks, where :func:`hold` lets nobody train."""
+
+
 def is_held(folder: RunFolder) -> bool:
     """Whether a process trains in the folder; needs only permission to read it.
 
@@ -88,6 +112,8 @@ def is_held(folder: RunFolder) -> bool:
         with path.open("rb") as file:
             return not _is_free(file)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
         raise RunError(f"{path}: {error.strerror}") from None
 
 

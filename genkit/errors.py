@@ -153,7 +153,7 @@ _OUT_OF_MEMORY = re.compile(
 )
 """What torch, NumPy and Python write of a size that no memory has."""
 _AMOUNT = re.compile(
-    r"(?:tried to|unable to) allocate (\d[\d.]*) *([KMGTPE]?i?B|bytes)", re.IGNORECASE
+    r"(?:tried to|unable to) allocate (\d[\d.]*) *(bytes|[KMGTPE]?i?B)", re.IGNORECASE
 )
 
 

@@ -10,6 +10,7 @@ import click
 
 from ..hookspecs import CallbackEntry, ClassifierEntry, DatasetEntry, Entry, MetricEntry, ModelEntry
 from ..plugins.registry import discover
+from ..storage.folder import RUN
 from .options import json_option
 from .output import MAX_CELL, print_line, print_table
 
@@ -23,12 +24,14 @@ ENTRY_KINDS: dict[str, type[Entry]] = {
 KINDS = (*ENTRY_KINDS, "plugins")
 ENTRY_COLUMNS = ("name", "summary", "distribution")
 PLUGIN_COLUMNS = ("name", "distribution", "version", "origin")
+RUNS = Path("runs")
+"""Where runs are, unless one is trained with ``--out``."""
 MAX_REASON = 500
 """Characters of the reason why a run failed."""
 
 
 @click.command()
-@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=RUNS)
 @json_option
 def runs(folder: Path, as_json: bool) -> None:
     """List the runs in the folder DIR (runs/): how far each has come, its state, its last losses
@@ -40,12 +43,18 @@ def runs(folder: Path, as_json: bool) -> None:
     """
     from ..report.summary import find_runs
 
-    found = find_runs(folder)
+    found = find_runs(folder) if folder != RUNS or folder.exists() else []
     if as_json:
         click.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in found], indent=2))
         return
     if not found:
-        print_line(f"no runs in {folder}")
+        if (folder / RUN).exists():
+            print_line(f"{folder} is a run itself: list the folder that it is in, or genkit report")
+        else:
+            print_line(
+                f"no runs in {folder.absolute()}: genkit train MODEL makes one in runs/, "
+                "and genkit runs DIR lists those of another folder"
+            )
         return
     head = ("name", "model", "dataset", "step", "state", "last losses", "metric")
     print_table([head, *map(_run_cells, found)], max_cell=MAX_CELL)

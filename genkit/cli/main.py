@@ -3,9 +3,10 @@ called.
 """
 
 import importlib
+import io
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -16,12 +17,14 @@ from ..errors import (
     Interrupted,
     PluginError,
     UnknownNameError,
+    memory_shortage,
     nearest,
     printable,
 )
 from ..plugins.registry import PluginCommand, discover_commands
+from ..training.terminal import discard_pending
 from .commands import COMMANDS, SECTIONS, visible_commands
-from .output import print_line
+from .output import print_line, print_text
 
 
 class _LazyGroup(click.Group):
@@ -102,11 +105,14 @@ def cli(debug: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one line on standard error and exit code 2
-    (usage) or 1.
+    """Run the command line; a user's mistake, or a machine that is too small, ends in one line on
+    standard error and exit code 2 (usage) or 1.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot write becomes escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(arguments, prog_name="genkit", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -121,15 +127,37 @@ def main(arguments: list[str] | None = None) -> None:
             print_line(str(stop), error=True)
             sys.exit(stop.exit_code)
         _fail("interrupted", 130)
-    except (GenkitError, OSError, UnicodeError, MemoryError) as error:
-        if "--debug" in arguments:
+    except Exception as error:
+        if "--debug" in arguments or (message := _explain(error)) is None:
             raise
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):  # who read the output has seen enough
             sys.exit(1)
-        _fail(str(error) or "there is not enough memory", getattr(error, "exit_code", 1))
+        _fail(message, getattr(error, "exit_code", 1))
+    finally:
+        _flush_output()
 
 
-def _fail(message: str, code: int) -> None:
+def _explain(error: Exception) -> str | None:
+    """One line on what a user or a machine can cause; None for a bug."""
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename is not None else reason
+    if isinstance(error, GenkitError | UnicodeError):
+        return str(error)
+    return memory_shortage(error)
+
+
+def _flush_output() -> None:
+    """Write what is left; what cannot be is dropped, or Python would end in an error of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            discard_pending(stream)
+
+
+def _fail(message: str, code: int) -> NoReturn:
     line = " ".join(message.split())
     print_line(f"error: {line}", error=True)
     sys.exit(code)
@@ -146,4 +174,5 @@ def _show_warning(
     if issubclass(category, GenkitWarning):
         print_line(f"warning: {message}", error=True)
     else:
-        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        print_text(text.rstrip("\n"), error=True)

@@ -1,11 +1,13 @@
 """What commands print for people: lines and tables."""
 
 import io
+import sys
 from collections.abc import Sequence
 
 import click
 
 from ..errors import printable
+from ..training.terminal import NAMES, discard_pending
 
 MAX_CELL = 60
 """Characters of a cell whose text may come from a stranger's run. A longer one ends in ``…``."""
@@ -14,8 +16,21 @@ MAX_CELL = 60
 def print_line(line: object, *, error: bool = False) -> None:
     """Print one line, on standard error if ``error``. Nothing in it can move the cursor or colour
     the terminal.
+
+    Raises:
+        OSError: standard output cannot be written. A line for standard error is dropped then.
     """
-    click.echo(printable(str(line)), err=error)
+    print_text(printable(str(line)), error=error)
+
+
+def print_text(text: str, *, error: bool = False) -> None:
+    """Print ``text`` as it is; otherwise as :func:`print_line`."""
+    try:
+        click.echo(text, err=error)
+    except OSError as problem:
+        discard_pending(sys.stderr if error else sys.stdout)
+        if not error:
+            raise OSError(problem.errno, problem.strerror, NAMES["stdout"]) from problem
 
 
 def print_table(rows: Sequence[Sequence[str]], *, max_cell: int | None = None) -> None:

@@ -84,7 +84,7 @@ def new_plugin(name: str, folder: Path | None) -> None:
 @json_option
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0.1),
+    type=click.FloatRange(min=0.1, max=86_400),
     default=20.0,
     show_default=True,
     help="Seconds per plugin.",
@@ -97,17 +97,18 @@ def doctor(as_json: bool, time_limit: float) -> None:
     """
     import torch
 
-    from ..data.datasets import data_root
+    from ..data.datasets import NO_DATA_ROOT, NO_HOME, data_root
     from ..engines.base import choose_device
     from ..plugins.doctor import conflicting_distributions, diagnose
 
     root = data_root(None)
+    exists = "exists" if root.is_dir() else "does not exist yet"
     about = {
         "genkit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(choose_device("auto")),
-        "data root": f"{root} ({'exists' if root.is_dir() else 'does not exist yet'})",
+        "data root": f"none: {NO_HOME}" if root == NO_DATA_ROOT else f"{root} ({exists})",
     }
     found = diagnose(time_limit)
     others = conflicting_distributions()

@@ -104,8 +104,8 @@ def _measure(metric: Registered[MetricEntry], images: RunImages) -> Measurement:
             notify(f"{name} has no floor: {error}")
         if min(len(inputs.floor), inputs.held_out) < len(inputs.first):
             notify(
-                f"{name}: {len(inputs.first)} samples, {inputs.held_out} held out, "
-                f"{len(inputs.floor)} in the floor"
+                f"{name}: {len(inputs.first)} samples, {inputs.held_out} held-out images, "
+                f"{len(inputs.floor)} real images for the floor"
             )
     return Measurement(
         figures=values,

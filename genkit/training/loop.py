@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from ..callback import describe
 from ..config import TrainOptions
 from ..data.datasets import Notify
-from ..errors import GenkitError, Interrupted, attribute_errors
+from ..errors import GenkitError, Interrupted, attribute_errors, memory_errors
 from ..evaluation.extractor import load_extractor
 from ..interfaces import Evaluates
 from ..rng import Rng
 from ..run import Run
-from ..storage import checkpoint
+from ..storage import capacity, checkpoint
 from ..storage.folder import ALARM, EVALUATION
 from .collapse import Alarm, Classify
 from .interrupt import Interrupt
@@ -23,8 +23,11 @@ from .validation import validate
 
 GRID = 16
 """Images in a sample grid."""
+METRIC_BYTES = 4
+"""Of one metric of one step."""
 
 
+@memory_errors()
 def fit(
     training: Training,
     recorder: RunRecorder,
@@ -40,13 +43,16 @@ def fit(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
-        GenkitError: a loss or weight is not finite, or the disk refused a checkpoint or a row.
+        GenkitError: a loss or weight is not finite, memory ran out, or the disk refused a
+            checkpoint or a row.
 
-    An error that ends the training is written down in ``failure.json``.
+    An error that ends the training is written down in ``failure.json``. What only informs never
+    does: where the progress, a picture or the test values cannot be written, training goes on.
     """
     run, callbacks, options = recorder.run, recorder.callbacks, training.options
     classify = _make_classify(run, callbacks.on_notice)
     _notify_of_engine(training, recorder)
+    _require_memory_for_metrics(options)
     log_format = training.trainer.log_format
     callbacks.on_start(run.path, training.step, options.iterations, log_format)
     alarm = _make_alarm(training, recorder, classify)
@@ -61,14 +67,15 @@ def fit(
             return interrupt.requested() or pace.due()
 
         try:
-            _begin(training, recorder, alarm)
-            while training.step < options.iterations:
-                # As many steps as fit before something has to happen.
-                steps = _next_event(training.step, options) - training.step
-                training.run(steps, should_stop)
-                recorder.write_engine(training)
-                _report_progress(training, recorder, pace)
-                _act(training, recorder, alarm, interrupt)
+            with memory_errors():
+                _begin(training, recorder, alarm)
+                while training.step < options.iterations:
+                    # As many steps as fit before something has to happen.
+                    steps = _next_event(training.step, options) - training.step
+                    training.run(steps, should_stop)
+                    recorder.write_engine(training)
+                    _report_progress(training, recorder, pace)
+                    _act(training, recorder, alarm, interrupt)
         except Exception as error:
             recorder.write_failure(training.step, error)
             raise
@@ -79,8 +86,7 @@ def fit(
             finally:
                 callbacks.on_stop(training.step)
         _evaluate(training, recorder)
-        if run.folder.has_curves():
-            recorder.attempt(lambda: draw_curves(run), "the curves")
+        recorder.attempt(lambda: run.folder.has_curves() and draw_curves(run), "the curves")
     grids = run.folder.all_samples()
     callbacks.on_end(training.step, run.path, grids[-1] if grids else None)
 
@@ -118,6 +124,14 @@ def _act(training: Training, recorder: RunRecorder, alarm: Alarm, interrupt: Int
         raise Interrupted(
             f"stopped by {signal.name}; the checkpoint of step {step} is safe: {how}", signal
         )
+
+
+def _require_memory_for_metrics(options: TrainOptions) -> None:
+    """Refuse an interval whose metrics could not be kept until its row is written."""
+    steps = min(options.log_interval, options.iterations)
+    capacity.require_memory(
+        METRIC_BYTES * steps, f"the metrics of {steps:,} steps", "use a smaller --log-interval"
+    )
 
 
 def _notify_of_engine(training: Training, recorder: RunRecorder) -> None:

@@ -4,10 +4,10 @@ Only this imports rich.
 """
 
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -22,6 +22,7 @@ from rich.progress import (
 from ..callback import Callback, describe
 from ..errors import printable
 from .pace import SECONDS, duration
+from .terminal import Output
 
 MOST_SECONDS_SILENT = 30.0
 """Between two lines that tell that training goes on, where there is no bar."""
@@ -30,11 +31,15 @@ MOST_SECONDS_SILENT = 30.0
 class Console(Callback):
     """Log lines on standard output, notices and the bar on standard error.
 
-    The last line is the run's folder, the one before says where the latest samples are.
+    The last line is the run's folder, the one before says where the latest samples are. Where a
+    stream cannot be written, its lines are dropped; the other one says so, once.
     """
 
     def __init__(self) -> None:
-        self._terminal = RichConsole(stderr=True)
+        self._out, self._errors = Output("stdout"), Output("stderr")
+        self._loss_was_shown = False
+        # rich takes a file as it is, and draws from a thread of its own.
+        self._terminal = RichConsole(file=cast(IO[str], self._errors))
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._log_format = ""
@@ -109,7 +114,10 @@ class Console(Callback):
 
     def _print(self, line: str, *, to_stderr: bool = False) -> None:
         line = printable(line)
-        if self._bar and sys.stdout.isatty():  # through the bar, which would overwrite it otherwise
+        if self._bar and self._out.isatty():  # through the bar, which would overwrite it otherwise
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=sys.stderr if to_stderr else sys.stdout, flush=True)
+            print(line, file=self._errors if to_stderr else self._out, flush=True)
+        if self._out.problem and not self._loss_was_shown:
+            self._loss_was_shown = True
+            self._print(f"note: {self._out.problem}; going on without", to_stderr=True)

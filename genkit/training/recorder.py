@@ -1,5 +1,6 @@
 """Writes a run while it is trained: its rows, grids, checkpoints and ``run.json``."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..callback import Callback
 from ..data import images
-from ..errors import GenkitError, RunError, first_line
+from ..errors import ContractError, GenkitError, RunError, first_line
 from ..interfaces import Trainer
 from ..plugins.registry import Registry
 from ..run import Run
@@ -30,14 +31,16 @@ from .writer import Writer
 
 THREADED_DEVICES = {"cuda"}
 """Types of devices that compute while the host writes; a CPU has no core to spare for that."""
+MAX_REASON = 10_000
+"""Characters of why a training failed."""
 
 
 @final
 class RunRecorder:
     """Writes what comes of a training while it runs.
 
-    What training cannot do without (rows, checkpoints) raises where the disk refuses it; for the
-    rest (grids, curves, evaluation) that is a notice.
+    What training cannot do without (rows, checkpoints) raises where the disk refuses it; whatever
+    goes wrong with the rest (grids, curves, evaluation) is a notice.
     """
 
     def __init__(self, run: Run, callbacks: Callback) -> None:
@@ -45,6 +48,7 @@ class RunRecorder:
         self.callbacks = callbacks
         self._clock = _Clock(0)
         self._writer = Writer(in_thread=False)
+        self._training: Training | None = None
 
     @classmethod
     @contextmanager
@@ -57,26 +61,38 @@ class RunRecorder:
         callbacks: Callback,
     ) -> Iterator["RunRecorder"]:
         """A new run in the folder ``out``, or the next number under ``runs/``, that no other
-        process may train.
+        process may train. A run that fails before its first step leaves nothing.
 
         Raises:
             RunError: the folder is not empty, in use, or cannot be written.
         """
         title = f"{_slug(info.model.name)}-{_slug(info.dataset.name)}"
+        is_new = out is None or not out.exists()
         with lock.claim(out, title) as folder:
             recorder = cls(Run(folder, info, trainer_class, registry), callbacks)
-            recorder.write_info(info)
-            yield recorder
+            try:
+                recorder.write_info(info)
+                yield recorder
+            except Exception:
+                if recorder.has_no_step():
+                    with contextlib.suppress(OSError):  # the error itself is what is to be shown
+                        lock.discard(folder, with_folder=is_new)
+                raise
 
     @property
     def folder(self) -> RunFolder:
         """The run's files."""
         return self.run.folder
 
+    def has_no_step(self) -> bool:
+        """Whether no step has been made."""
+        return self._training is None or self._training.step == 0
+
     def start(self, training: Training) -> None:
         """Steps are timed from now on, and what takes long is written beside them where a device
         would wait for it.
         """
+        self._training = training
         self._clock = _Clock(training.step)
         self._writer = Writer(in_thread=training.device.type in THREADED_DEVICES)
 
@@ -152,6 +168,7 @@ class RunRecorder:
 
         Raises:
             RunError: the disk refused.
+            ContractError: the model gives more metrics than a row can have.
         """
         step, means = training.step, training.means()
         self._writer.settle(wait=False)
@@ -160,13 +177,15 @@ class RunRecorder:
             self.folder.append(TIMING, {**self._clock.read(step), **_replay_length(training)})
         except OSError as error:
             raise _cannot_log(self.run, step, error) from error
+        except RunError as error:
+            raise ContractError(f"{self.run.info.model.name}: {error}") from None
         self.callbacks.on_log(step, means)
 
     def write_grid(self, step: int, grid: Tensor, means: Mapping[str, float]) -> None:
         """The sample grid of a step."""
         path, on_host = self.folder.samples(step), grid.cpu()
 
-        def write() -> OSError | RunError | None:
+        def write() -> Exception | None:
             return _failure_of(lambda: images.save_grid(on_host, path))
 
         def then(failure: Exception | None) -> None:
@@ -219,26 +238,27 @@ class RunRecorder:
     def write_failure(self, step: int, error: Exception) -> None:
         """What ended the training."""
         reason = str(error) if isinstance(error, GenkitError) else first_line(error)
-        failure = {"step": step, "reason": reason}
+        failure = {"step": step, "reason": reason[:MAX_REASON]}
         self.attempt(lambda: self.folder.write_json(FAILURE, failure), FAILURE)
 
     def attempt(self, write: Callable[[], object], what: str) -> bool:
-        """Write what can be made later; training goes on where the disk refuses, with a notice."""
+        """Write what only informs; whatever goes wrong is a notice, and training goes on."""
         return self._forgive(_failure_of(write), what)
 
     def _forgive(self, failure: Exception | None, what: str) -> bool:
-        """Whether it was written; where the disk refused, that is a notice."""
+        """Whether it was written; if not, that is a notice."""
         if failure is not None:
-            why = getattr(failure, "strerror", None) or failure
+            known = isinstance(failure, OSError | GenkitError)
+            why = (getattr(failure, "strerror", None) or failure) if known else first_line(failure)
             self.callbacks.on_notice(f"{what} could not be written ({why}); going on without")
         return failure is None
 
 
-def _failure_of(write: Callable[[], object]) -> OSError | RunError | None:
-    """How the disk refused; None where it did not."""
+def _failure_of(write: Callable[[], object]) -> Exception | None:
+    """Why it could not be written; None where it was."""
     try:
         write()
-    except (OSError, RunError) as error:
+    except Exception as error:  # noqa: BLE001 (matplotlib, Pillow and codecs raise all kinds)
         return error
     return None
 

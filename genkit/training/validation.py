@@ -1,5 +1,6 @@
 """A trainer's measures of itself on held-out images, while it is trained and of a run."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -10,7 +11,14 @@ import torch
 from ..config import TrainOptions
 from ..data.datasets import ImageData, Notify
 from ..data.loader import iterate_batches
-from ..errors import attribute_errors
+from ..errors import (
+    GenkitWarning,
+    OutOfMemoryError,
+    PluginError,
+    RunError,
+    attribute_errors,
+    memory_errors,
+)
 from ..evaluation import measure
 from ..evaluation.measure import Measurement
 from ..interfaces import Evaluates, Trainer, evaluating
@@ -41,26 +49,41 @@ def evaluate_run(
 ) -> dict[str, Measurement]:
     """Measure a run by metrics and by its trainer's measures, and write ``evaluation.json``.
 
-    The arguments are those of :func:`genkit.evaluate`.
+    The arguments are those of :func:`genkit.evaluate`. Values that cannot be written, as in a run
+    of somebody else's, are returned all the same, with a warning.
 
     Raises:
         GenkitError: whatever the caller can correct, in one line.
     """
-    measured = measure.evaluate(run, data, metrics, count, seed, notify)
-    sections: dict[str, dict[str, Any]] = {
-        "metrics": {name: found.content() for name, found in measured.items()}
-    }
-    if isinstance(run.trainer, Evaluates):
-        saved = run.info.options
-        options = TrainOptions(
-            batch_size=saved.batch_size, seed=saved.seed, device="cpu", kernels="torch"
-        )
-        make_trainer = partial(_weights_of, run)
-        with closing(Training.prepare(make_trainer, data, options, owner=run.owner)) as training:
-            values = validate(training)
-        sections["test"] = {"step": run.step, "images": len(data.test), **values}
-    run.folder.merge_json(EVALUATION, sections)
+    with memory_errors():
+        measured = measure.evaluate(run, data, metrics, count, seed, notify)
+        sections: dict[str, dict[str, Any]] = {
+            "metrics": {name: found.content() for name, found in measured.items()}
+        }
+        if isinstance(run.trainer, Evaluates):
+            try:
+                sections["test"] = _test(run, data)
+            except (PluginError, OutOfMemoryError) as error:  # the metrics are measured by now
+                notify(f"the model's own test values are left out: {error}")
+    try:
+        run.folder.merge_json(EVALUATION, sections)
+    except (OSError, RunError) as error:
+        why = getattr(error, "strerror", None) or error
+        message = f"{run.path / EVALUATION} was not written ({why}): the values are only shown"
+        warnings.warn(message, GenkitWarning, stacklevel=3)
     return measured
+
+
+def _test(run: Run, data: ImageData) -> dict[str, Any]:
+    """The trainer's measures of itself, and what they rest on."""
+    saved = run.info.options
+    options = TrainOptions(
+        batch_size=saved.batch_size, seed=saved.seed, device="cpu", kernels="torch"
+    )
+    make_trainer = partial(_weights_of, run)
+    with closing(Training.prepare(make_trainer, data, options, owner=run.owner)) as training:
+        values = validate(training)
+    return {"step": run.step, "images": len(data.test), **values}
 
 
 def _weights_of(run: Run, device: torch.device) -> Trainer:

@@ -171,33 +171,6 @@ def test_cifar10_from_its_binary_archive(tmp_path: Path, monkeypatch: pytest.Mon
     assert data.train.images[0, 1].unique().tolist() == [0]
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
-def test_folder_of_any_channels_not_square(tmp_path: Path, mode: str, channels: int) -> None:
-    for i in range(11):
-        Image.new(mode, (7, 5), color=i if mode == "L" else (i,) * channels).save(
-            tmp_path / f"{i:02}.png"
-        )
-    (tmp_path / "notes.txt").write_text("not an image")
-    data = load(f"folder:{tmp_path}", tmp_path)
-    assert data.spec == genkit.DataSpec(channels, 5, 7)
-    assert (len(data.train), len(data.test)) == (10, 1)
-    assert data.train.images[3].unique().tolist() == [3]
-
-
-def test_folder_problems_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="folder:PATH"):
-        load("folder", tmp_path)
-    with pytest.raises(DataError, match="no images"):
-        load(f"folder:{tmp_path}", tmp_path)
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
-    Image.new("L", (5, 4)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"a\.png is \(1, 4, 4\) and b\.png is \(1, 4, 5\)"):
-        load(f"folder:{tmp_path}", tmp_path)
-    (tmp_path / "b.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"b\.png"):
-        load(f"folder:{tmp_path}", tmp_path)
-
-
 def test_images_in_memory(images: Tensor) -> None:
     assert from_images(images).spec == genkit.DataSpec(1, 6, 5)
     assert from_images(images[:, 0]).spec == genkit.DataSpec(1, 6, 5)
@@ -268,53 +241,3 @@ def test_a_dataset_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(datasets, "digits", lambda request: [1])
     with pytest.raises(genkit.ContractError, match=r"gave list, not genkit\.ImageData"):
         load("digits", tmp_path)
-
-
-def test_a_folder_of_any_size_is_mapped_from_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same images, of which the system keeps in memory what is in use; the file has no name."""
-    from genkit_plugins import folder_dataset
-
-    (tmp_path / "pictures").mkdir()
-    for number in range(23):
-        pixels = np.full((5, 4, 3), number, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number:02}.png")
-    in_memory = load(f"folder:{tmp_path / 'pictures'}", tmp_path)
-    monkeypatch.setattr(folder_dataset, "MAX_MEMORY_BYTES", 100)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    made, temporary_file = [], tempfile.TemporaryFile
-
-    def noted(**where: str) -> object:
-        made.append((where["dir"], temporary_file(**where)))
-        return made[-1][1]
-
-    monkeypatch.setattr("tempfile.TemporaryFile", noted)
-    mapped = load(f"folder:{tmp_path / 'pictures'}", tmp_path)
-    assert mapped.fingerprint() == in_memory.fingerprint()
-    assert mapped.test.images.equal(in_memory.test.images)
-    assert (len(mapped.train), len(mapped.test)) == (21, 2)
-    assert [folder for folder, _ in made] == [str(scratch)] * 2
-    assert all(file.closed for _, file in made)
-    assert not list(scratch.iterdir())
-    mapped.train.images[0] = 7  # a copy of the page, as for images in memory
-
-
-def test_a_full_disk_names_the_folder_that_needs_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from genkit_plugins import folder_dataset
-
-    Image.fromarray(np.zeros((300, 300), np.uint8)).save(tmp_path / "a.png")
-    monkeypatch.setattr(folder_dataset, "MAX_MEMORY_BYTES", 0)
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("wb"))
-    with pytest.raises(
-        genkit.DataError, match=r"GiB of pixels do not fit in .*No space left.*set TMPDIR"
-    ):
-        load(f"folder:{tmp_path}", tmp_path)

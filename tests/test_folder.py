@@ -220,6 +220,32 @@ def test_one_command_trains_on_a_mixed_folder(
     assert info.class_names == ("my dogs", "猫 cats")
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("RGBA", 4)])
+def test_images_of_any_channels_need_not_be_square(
+    tmp_path: Path, mode: str, channels: int
+) -> None:
+    for number in range(11):
+        colour = number if channels == 1 else (number,) * channels
+        Image.new(mode, (7, 5), color=colour).save(tmp_path / f"{number:02}.png")
+    data = load(tmp_path)
+    assert data.spec == genkit.DataSpec(channels, 5, 7)
+    values = [int(image.unique()) for split in (data.train, data.test) for image in split.images]
+    assert sorted(values) == list(range(11))
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    request = DataRequest(tmp_path)
+    with pytest.raises(DataError, match="folder:PATH"):
+        load_dataset(discover(), "folder", request)
+    with pytest.raises(DataError, match="absent does not exist"):
+        load(tmp_path / "absent")
+    with pytest.raises(DataError, match="no images in"):
+        load(tmp_path)
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="is not a folder"):
+        load(tmp_path / "a.png")
+
+
 def test_images_of_one_size_are_taken_as_they_are_and_others_need_a_size(tmp_path: Path) -> None:
     pictures(tmp_path / "a", size=(9, 7))
     data = load(tmp_path / "a")

@@ -48,7 +48,7 @@ def run_task(task: str, folder: Path, packed: Path) -> int:
     request = DataRequest(folder, options=None if task == "packed" else options)
     data = load_dataset(discover(), name, request)
     if task == "pack":
-        from genkit.data.packed import pack
+        from genkit.data.packed.writer import pack
 
         pack(data, packed)
     return len(data.train) + len(data.test)
@@ -59,7 +59,7 @@ def _read_by_torchvision(folder: Path) -> int:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    from genkit.data.decoding import count_cpus
+    from genkit.data.files.workers import count_cpus
 
     steps = [v2.Resize(SIZE), v2.CenterCrop(SIZE), v2.PILToTensor()]
     dataset = ImageFolder(str(folder), v2.Compose(steps))

@@ -13,25 +13,27 @@ from .config import (
     Config as Config,
     Field as Field,
 )
-from .data.collection import (
-    ImageSource as ImageSource,
-    collect_images as collect_images,
-    is_held_out as is_held_out,
-)
 from .data.datasets import (
     DataRequest as DataRequest,
     ImageData as ImageData,
     Split as Split,
 )
-from .data.image_options import (
+from .data.files.collection import (
+    ImageSource as ImageSource,
+    collect_images as collect_images,
+    is_held_out as is_held_out,
+)
+from .data.files.options import (
     ImageOptions as ImageOptions,
 )
-from .data.packed import (
-    create_packed as create_packed,
+from .data.files.reading import (
+    open_image as open_image,
+)
+from .data.packed.reader import (
     open_packed as open_packed,
 )
-from .data.reading import (
-    open_image as open_image,
+from .data.packed.writer import (
+    create_packed as create_packed,
 )
 from .errors import (
     CheckpointError as CheckpointError,

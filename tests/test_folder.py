@@ -16,8 +16,8 @@ from torchvision.transforms import v2
 
 import genkit
 from genkit import DataError, DataRequest, ImageData, ImageOptions
-from genkit.data import collection, decoding
 from genkit.data.datasets import load_dataset
+from genkit.data.files import collection, workers as decoding
 from genkit.plugins.registry import discover
 from tests.conftest import run_cli
 
@@ -394,7 +394,7 @@ def test_a_file_that_ends_its_worker_is_skipped(
     (tmp_path / "13b.png").write_text("kill")
     code = decoding.WORKER_CODE.replace(
         "work()",
-        "import os, genkit.data.decoder as d; f = d.decode; "
+        "import os, genkit.data.files.decoder as d; f = d.decode; "
         "d.decode = lambda p, t: os.kill(os.getpid(), 9) if p.name == '13b.png' else f(p, t); "
         "work()",
     )
@@ -481,7 +481,7 @@ def test_the_oldest_cache_entries_make_room(
     (first,) = cached(own_cache)
     os.utime(first, (1, 1))
     load(folder, image_size=7)
-    monkeypatch.setattr("genkit.data.cache.MAX_CACHE_BYTES", 2 * first.stat().st_size)
+    monkeypatch.setattr("genkit.data.files.cache.MAX_CACHE_BYTES", 2 * first.stat().st_size)
     load(folder, image_size=6)
     assert len(cached(own_cache)) == 2
     assert first not in cached(own_cache)

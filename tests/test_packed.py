@@ -24,11 +24,13 @@ import torch
 import genkit
 import genkit_plugins.packed_dataset
 from genkit.config import TrainOptions
-from genkit.data import packed, packed_writer, track
+from genkit.data import track
 from genkit.data.datasets import DataRequest, ImageData, Split, load_dataset
 from genkit.data.loader import Order, Resident, Streamed, iterate_batches
-from genkit.data.packed import create_packed, open_packed, pack, temporary_packed
-from genkit.data.packed_header import ALIGNMENT, MAGIC, PREFIX, VERSION
+from genkit.data.packed import reader as packed, writer as packed_writer
+from genkit.data.packed.header import ALIGNMENT, MAGIC, PREFIX, VERSION
+from genkit.data.packed.reader import open_packed
+from genkit.data.packed.writer import create_packed, pack, temporary_packed
 from genkit.errors import DataError
 from genkit.models import build
 from genkit.plugins.registry import discover
@@ -380,7 +382,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from genkit.data.packed import create_packed
+from genkit.data.packed.writer import create_packed
 
 with create_packed(Path(sys.argv[1]), (3, 6, 5), None, False) as writer:
     writer.add(np.ones((500, 3, 6, 5), np.uint8), None, False)
@@ -542,7 +544,8 @@ RESIDENT_MEMORY = """
 import sys, torch
 import numpy as np
 from pathlib import Path
-from genkit.data import loader, packed
+from genkit.data import loader
+from genkit.data.packed.reader import reader as packed
 
 loader.CHUNK_BYTES, loader.RELEASE_BYTES = 2**23, 2**23
 def resident():

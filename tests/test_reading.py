@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageColor, ImageOps, PngImagePlugin
 from torchvision.transforms import v2
 
-from genkit.data import formats, images, png, reading
-from genkit.data.reading import Header, Target, Unreadable, read_header, read_pixels
+from genkit.data import images
+from genkit.data.files import formats, png, reading
+from genkit.data.files.reading import Header, Target, Unreadable, read_header, read_pixels
 
 PHOTO = Image.fromarray(
     np.kron(
@@ -734,7 +735,7 @@ def test_other_names(name: str) -> None:
 
 
 def test_importing_the_reader_imports_no_torch() -> None:
-    code = "import sys, genkit.data.reading; sys.exit('torch' in sys.modules)"
+    code = "import sys, genkit.data.files.reading; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

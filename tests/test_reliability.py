@@ -23,12 +23,13 @@ import genkit
 from genkit.callback import Callback
 from genkit.cli.main import main
 from genkit.data import images
+from genkit.data.files import workers
 from genkit.errors import CheckpointError, GenkitError, Interrupted, RunError, printable
 from genkit.report.plotting import draw_curves
 from genkit.storage import atomic, checkpoint, lock
 from genkit.storage.folder import RunFolder
 from genkit.testing.subject import no_unpickling
-from genkit_plugins import datasets, folder_dataset
+from genkit_plugins import datasets
 
 OPTIONS = {
     "batch_size": 4,
@@ -599,8 +600,17 @@ def test_bad_images_are_refused_or_skipped_by_name(tiny, pictures: Path) -> None
     ):
         genkit.train(tiny, on_bad_image="refuse", **options)
     notices = Notices()
-    run = genkit.train(tiny, callbacks=[notices], **options)
-    print(notices.messages)
+    with pytest.raises(genkit.DataError, match="images differ in size"):
+        genkit.train(tiny, **options)
+    run = genkit.train(tiny, image_size=8, callbacks=[notices], **options)
+    reasons = {Path(line.split(": ")[0]).name: line for line in notices.messages[:-1]}
+    assert sorted(reasons) == ["03.png", "05.png"]
+    assert "truncated" in reasons["03.png"]
+    assert "not an image" in reasons["05.png"]
+    assert notices.messages[-1].startswith("10 images, ")
+    assert notices.messages[-1].endswith("skipped 2 (1 truncated, 1 not an image)")
+    again = genkit.resume(run.path, 4, trainer=tiny, callbacks=[notices], progress=False)
+    assert again.step == 4
 
 
 def test_the_shape_of_most_images_decides(tiny, tmp_path: Path) -> None:
@@ -636,14 +646,14 @@ def test_a_folder_with_more_images_than_the_run_had_is_not_read_whole(
     for number in range(40):
         Image.new("L", (8, 8), color=number).save(f"few/more{number:02}.png")
     read: list[Path] = []
-    real = decoding.decode
+    real = workers.decode
 
     def decode(path: Path, target: object) -> object:
         if target is not None:
             read.append(path)
         return real(path, target)
 
-    monkeypatch.setattr(decoding, "decode", decode)
+    monkeypatch.setattr(workers, "decode", decode)
     with pytest.raises(genkit.DataError, match="there are more than the 12 images of the run"):
         genkit.resume(run.path, 4, trainer=tiny, progress=False)
     assert len(read) == 13
@@ -666,7 +676,8 @@ def test_many_skipped_files_are_counted(tiny, pictures: Path) -> None:
     notices = Notices()
     dataset = f"folder:{pictures}"
     genkit.train(tiny, dataset=dataset, image_size=8, iterations=1, callbacks=[notices], **QUIET)
-    print(notices.messages)
+    assert notices.messages[10] == "skipped 12 more"
+    assert "skipped 22 (" in notices.messages[11]
 
 
 def test_a_folder_run_is_found_again_from_elsewhere(

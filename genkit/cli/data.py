@@ -147,7 +147,8 @@ def pack(
     read as they are needed. FILE holds the images as a model sees them, with labels, class names
     and checksums. Whatever interrupts this command leaves no part of FILE.
     """
-    from ..data import datasets, packed
+    from ..data import datasets
+    from ..data.packed.writer import pack as pack_file
     from ..errors import UsageError
     from ..plugins.registry import discover
 
@@ -164,7 +165,7 @@ def pack(
     found = datasets.load_dataset(discover(), dataset, request, _notify)
     if found.augment is not None:
         _notify(f"{dataset} changes its images while training, which a packed file does not")
-    packed.pack(found, file, show_progress=True)
+    pack_file(found, file, show_progress=True)
     if found.summary:
         _notify(found.summary)
     print_line(file)

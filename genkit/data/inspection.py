@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..plugins.registry import Registry
-from .collection import PictureRecord
 from .datasets import DataRequest, ImageData, Notify, Split, load_dataset
+from .files.collection import PictureRecord
+from .files.reading import perceptual_hash
+from .files.summary import describe_size
 from .images import from_uint8, grid
-from .reading import perceptual_hash
-from .summary import describe_size
 from .track import track
 
 SHOWN = 64

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
 from ..errors import DataError
-from .reading import Target, Unreadable, read_header, read_pixels
+from .files.reading import Target, Unreadable, read_header, read_pixels
 
 LISTED_SIZES = 3
 BACKGROUND = "white"

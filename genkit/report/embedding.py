@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ..data.files.reading import open_image
 from ..data.images import encode_png, from_uint8, grid
-from ..data.reading import open_image
 from ..errors import GenkitError, RunError, UsageError, first_line
 from ..interfaces import Reconstructs
 from ..run import Run

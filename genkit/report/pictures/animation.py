@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...data.files.reading import open_image
 from ...data.images import write_picture
-from ...data.reading import open_image
 from ...errors import RunError, UsageError, first_line
 from ...run import Run
 from ...storage import atomic

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import PIL
 
-from ..errors import DataError, GenkitWarning
-from ..storage import atomic
-from .datasets import DataRequest, ImageData, cache_folder
-from .image_options import ImageOptions
-from .packed import open_packed
+from ...errors import DataError, GenkitWarning
+from ...storage import atomic
+from ..datasets import DataRequest, ImageData, cache_folder
+from ..packed.reader import open_packed
+from .options import ImageOptions
 
 if TYPE_CHECKING:
     from .collection import ImageSource

@@ -9,8 +9,8 @@ from typing import Annotated, BinaryIO
 
 from pydantic import StringConstraints, ValidationError
 
-from ..config import Config, Field
-from ..errors import DataError
+from ...config import Config, Field
+from ...errors import DataError
 
 MAGIC = b"\x89GKPACK\n"
 VERSION = 1

@@ -26,7 +26,7 @@ class Decoded:
     pixels: np.ndarray | None = None
     """uint8 ``(C, H, W)``."""
     kind: str = ""
-    """Of the problem, in a word or two; see :class:`genkit.data.reading.Unreadable`."""
+    """Of the problem, in a word or two; see :class:`genkit.data.files.reading.Unreadable`."""
     reason: str = ""
 
 

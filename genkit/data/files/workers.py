@@ -27,7 +27,8 @@ AHEAD = 3
 """Jobs for each worker that are under way or wait to be taken."""
 
 WORKER_CODE = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from genkit.data.decoder import work; work()"
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from genkit.data.files.decoder import work; work()"
 )
 """What a worker runs; its argument is where this very genkit is."""
 
@@ -119,7 +120,7 @@ class _Worker:
     """A process that decodes files."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
+        root = str(Path(__file__).resolve().parents[3])
         self._process = subprocess.Popen(
             [sys.executable, "-c", WORKER_CODE, root],
             stdin=subprocess.PIPE,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator
 
-from ..config import Config, Field
+from ...config import Config, Field
 
 MAX_SIDE = 16_384
 """Pixels of an image's height or width, at most."""

@@ -11,20 +11,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
+from ..datasets import DataRequest, ImageData
+from ..packed.reader import open_packed
+from ..packed.writer import PackedWriter, create_packed, temporary_packed
+from ..track import track
 from . import cache
-from .datasets import DataRequest, ImageData
 from .decoder import Decoded
-from .decoding import Content, decode_all
-from .image_options import ImageOptions
-from .packed import PackedWriter, create_packed, open_packed, temporary_packed
 from .formats import has_image_suffix
+from .options import ImageOptions
 from .reading import Header, Target
 from .summary import Tally, describe_size
-from .track import track
+from .workers import Content, decode_all
 
 HELD_OUT = 10
 """One image in so many is held out."""
+SALT = "1745/"
+"""Before a name that is hashed: with it, small folders of numbered pictures have their share."""
 LISTED_SIZES = 3
 """Sizes that a message lists; the others are counted."""
 
@@ -272,5 +275,5 @@ def _too_many(origin: str, limit: int) -> str:
 
 
 def _digest(name: str) -> bytes:
-    same_everywhere = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    same_everywhere = unicodedata.normalize("NFC", SALT + name).encode("utf-8", "surrogateescape")
     return hashlib.sha256(same_everywhere).digest()

@@ -16,10 +16,11 @@ from typing import BinaryIO, cast, final
 
 import numpy as np
 
-from ..errors import DataError, printable
-from ..storage import atomic
-from .datasets import ImageData, Split
-from .packed_header import (
+from ...errors import DataError, printable
+from ...storage import atomic
+from ..datasets import ImageData, Split
+from ..track import Advance, track
+from .header import (
     LABEL_BYTES,
     MAX_CLASSES,
     MAX_HEADER_BYTES,
@@ -34,7 +35,6 @@ from .packed_header import (
     read_into,
     room_for_header,
 )
-from .track import Advance, track
 
 PACK_BYTES = 2**24
 """Of images that are given to a writer at a time, where a dataset is packed."""

@@ -15,23 +15,17 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from ..errors import DataError
-from .datasets import ImageData, Split
-from .packed_header import (
+from ...errors import DataError
+from ..datasets import ImageData, Split
+from ..track import Advance, track
+from .header import (
     LABEL_BYTES,
     READ_BYTES,
     Shape,
     read_header,
     read_into,
 )
-from .packed_writer import (
-    PackedWriter as PackedWriter,
-    create_packed as create_packed,
-    hash_split,
-    pack as pack,
-    temporary_packed as temporary_packed,
-)
-from .track import Advance, track
+from .writer import hash_split
 
 MAX_MEMORY_BYTES = 2**30
 """Pixels of larger files stay in the file."""

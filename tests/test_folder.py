@@ -334,6 +334,24 @@ def test_two_images_are_one_to_train_and_one_held_out(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test)) == (1, 1)
 
 
+def test_a_split_whose_images_are_all_unusable_takes_another(tmp_path: Path) -> None:
+    """Whichever of them is damaged, in its header or only in its pixels."""
+    whole = BytesIO()
+    picture(1).save(whole, "PNG")
+    for number in range(5):
+        folder = tmp_path / str(number)
+        pictures(folder, 5)
+        content = bytearray((folder / f"{number:02}.png").read_bytes())
+        content[content.index(b"IDAT") + 8] ^= 255
+        (folder / f"{number:02}.png").write_bytes(content if number % 2 else content[:20])
+        records: list[collection.PictureRecord] = []
+        request = DataRequest(folder, options=ImageOptions(image_size=8), records=records)
+        data = load_dataset(discover(), f"folder:{folder}", request)
+        assert (len(data.train), len(data.test)) == (3, 1)
+        assert sorted(record.name for record in records) == [f"{n:02}.png" for n in range(5)]
+        assert "skipped 1 (" in str(data.summary)
+
+
 def test_refusing_bad_images_names_the_first_and_ignores_what_is_no_picture(
     tmp_path: Path,
 ) -> None:

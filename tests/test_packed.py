@@ -545,7 +545,7 @@ import sys, torch
 import numpy as np
 from pathlib import Path
 from genkit.data import loader
-from genkit.data.packed.reader import reader as packed
+from genkit.data.packed import reader as packed
 
 loader.CHUNK_BYTES, loader.RELEASE_BYTES = 2**23, 2**23
 def resident():

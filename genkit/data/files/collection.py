@@ -111,8 +111,12 @@ def collect_images(
         tally = Tally(left_out)
         target, usable = _choose_target(ordered, options, request, origin, tally)
         names = tuple(class_names) if class_names else None
-        fill = _Filling(request, usable, target, origin, tally, names)
-        data = fill.cached(key) if key else fill.temporary()
+        fill = _Filling(request, _with_both_splits(usable), target, origin, tally, names)
+        try:
+            data = fill.read(key)
+        except _EmptySplitError as problem:
+            usable = _with_both_splits(problem.used)
+            data = replace(fill, sources=usable, tally=tally.of_skipped()).read(key)
     _check(data, request, origin)
     return replace(data, source=origin, argument=argument)
 
@@ -202,6 +206,14 @@ def _report_unusable(
         request.bad_image(path or Path(source.name), decoded.reason)
 
 
+class _EmptySplitError(Exception):
+    """Every picture of a split turned out to be unusable; ``used`` are those of the other."""
+
+    def __init__(self, used: Sequence[ImageSource]) -> None:
+        super().__init__()
+        self.used = used
+
+
 @dataclass(frozen=True)
 class _Filling:
     """Decodes sources into a packed file."""
@@ -217,46 +229,48 @@ class _Filling:
     def _shape(self) -> tuple[int, int, int]:
         return self.target.channels, self.target.height, self.target.width
 
-    def cached(self, key: str) -> ImageData:
-        """The images, from the file in the cache that they are kept in."""
-        path = cache.make_room(key, len(self.sources) * int(np.prod(self._shape)))
-        with create_packed(path, self._shape, self.class_names, self.class_names is not None) as to:
-            self._fill(to)
-        return open_packed(path, show_progress=self.request.show_progress)
+    def read(self, key: str | None) -> ImageData:
+        """The images, from the file in the cache that they are kept in; None: from a file without a
+        name.
 
-    def temporary(self) -> ImageData:
-        """The images, from memory or from a file without a name."""
-        labelled = self.class_names is not None
-        with temporary_packed(self._shape, self.class_names, labelled) as (writer, file):
+        Raises:
+            _EmptySplitError: a split has no usable picture, and the other has two or more.
+        """
+        about = self._shape, self.class_names, self.class_names is not None
+        show = self.request.show_progress
+        if key is None:
+            with temporary_packed(*about) as (writer, file):
+                self._fill(writer)
+                return open_packed(file, show_progress=show)
+        path = cache.make_room(key, len(self.sources) * int(np.prod(self._shape)))
+        with create_packed(path, *about, show_progress=show) as writer:
             self._fill(writer)
-            return open_packed(file, show_progress=self.request.show_progress)
+        return open_packed(path, show_progress=show)
 
     def _fill(self, writer: PackedWriter) -> None:
+        used: list[ImageSource] = []
+        records: list[PictureRecord] = []
         found = decode_all([source.content for source in self.sources], self.target)
         with track("decoding", len(self.sources), self.request.show_progress) as advance:
             for source, decoded in zip(self.sources, found, strict=True):
                 advance(1)
-                if self._is_usable(source, decoded):
-                    labels = None if source.label is None else np.array([source.label])
-                    assert decoded.pixels is not None
-                    writer.add(decoded.pixels[None], labels, source.held_out)
+                if decoded.header is None or decoded.pixels is None:
+                    _report_unusable(source, decoded, self.request, self.tally)
+                    continue
+                self.tally.count(decoded.header, source.held_out, int(decoded.pixels.max()))
+                used.append(source)
+                records.append(PictureRecord(source.name, decoded.header, source.held_out))
+                if self.request.limit is not None and len(used) > self.request.limit:
+                    raise DataError(_too_many(self.origin, self.request.limit))
+                labels = None if source.label is None else np.array([source.label])
+                writer.add(decoded.pixels[None], labels, source.held_out)
+        if len(used) > 1 and 0 in (self.tally.training, self.tally.held_out):
+            raise _EmptySplitError(used)
         if not self.tally.training:
             raise DataError(f"no images to train on in {self.origin}{self.tally.why_none()}")
-        writer.finish(self.origin, self.tally.line(self.target, self.class_names))
-
-    def _is_usable(self, source: ImageSource, decoded: Decoded) -> bool:
-        if decoded.header is None:
-            _report_unusable(source, decoded, self.request, self.tally)
-            return False
-        assert decoded.pixels is not None
-        self.tally.count(decoded.header, source.held_out, int(decoded.pixels.max()))
         if self.request.records is not None:
-            record = PictureRecord(source.name, decoded.header, source.held_out)
-            self.request.records.append(record)
-        limit = self.request.limit
-        if limit is not None and self.tally.training + self.tally.held_out > limit:
-            raise DataError(_too_many(self.origin, limit))
-        return True
+            self.request.records.extend(records)
+        writer.finish(self.origin, self.tally.line(self.target, self.class_names))
 
 
 def _check(data: ImageData, request: DataRequest, origin: str) -> None:

@@ -28,6 +28,12 @@ class Tally:
         self._animated = 0
         self._masks = 0
 
+    def of_skipped(self) -> "Tally":
+        """A tally that knows of this one only what was skipped."""
+        other = Tally()
+        other._skipped.update(self._skipped)
+        return other
+
     def skip(self, kind: str) -> None:
         """A file is not used."""
         self._skipped[kind] += 1

@@ -503,7 +503,7 @@ def test_a_metric_that_does_not_fit_in_memory_says_what_it_needs(
 ) -> None:
     monkeypatch.setattr(capacity, "free_memory", lambda: 2**20)
     says = (
-        r"diversity: 1,000,040 images of 1x6x5 need 236 MiB of memory, and 1\.0 MiB are free: "
+        r"diversity: 10,040 images of 1x6x5 need 9\.9 MiB of memory, and 1\.0 MiB are free: "
         r"ask for fewer \(a --count of 4,189 fits\)"
     )
     with pytest.raises(genkit.UsageError, match=says):

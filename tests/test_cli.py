@@ -139,7 +139,8 @@ def test_list_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_has_sections_and_hides_the_aliases(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = genkit(capsys, "--help")
     titles = [line for line in out if line.endswith(":") and not line.startswith(" ")]
-    assert titles[:6] == ["Options:", "Train:", "Look:", "Judge:", "Find:", "Plugins:"]
+    expected = ["Options:", "Train:", "Look:", "Judge:", "Data:", "Find:", "Plugins:"]
+    assert titles[:7] == expected
     shown = [line.split()[0] for line in out if line.startswith("  ") and line.strip()]
     assert {"train", "sample", "evaluate", "list", "doctor"} <= set(shown)
     assert not {"models", "datasets", "metrics", "callbacks", "plugins"} & set(shown)
@@ -266,7 +267,7 @@ def test_config_file_and_print_config(capsys: pytest.CaptureFixture[str]) -> Non
             1,
             "dataset mnist not found in empty/MNIST/raw",
         ),
-        (["train", "simple-gan", "--dataset", "folder:absent"], 1, "no folder absent"),
+        (["train", "simple-gan", "--dataset", "folder:absent"], 1, "absent does not exist"),
         (["train", "simple-gan", "--config", "absent.toml"], 2, "absent.toml: No such file"),
         (["train", "simple-gan", "--config", "bad.toml"], 2, "bad.toml"),
         (["train", "simple-gan", "--config", "unknown.toml"], 2, "did you mean 'latent_dim'"),

@@ -165,8 +165,8 @@ def test_a_skipped_checkpoint_is_said_on_loading_too(tiny, images: Tensor) -> No
 
 def test_resume_refuses_other_images(tiny, images: Tensor) -> None:
     run = genkit.train(tiny, dataset=images, iterations=4, progress=False, **OPTIONS)
-    for other, error in ((255 - images, DataError), ("mnist", UsageError)):
-        with pytest.raises(error):
+    for other in (255 - images, "digits"):
+        with pytest.raises(DataError):
             genkit.resume(run.path, 8, trainer=tiny, dataset=other, progress=False)
 
 

@@ -1,7 +1,7 @@
 """A million packed images: size, time to open, peak memory; and the rate of training from them::
 
     python -m benchmarks.packed [--images 1000000] [--size 64] [--channels 3] [--folder DIR]
-    [--model simple-gan] [--compared 100000] [--seconds 10] [--rounds 5] [--json FILE]
+    [--model simple-gan] [--compared 100000] [--seconds 60] [--rounds 5] [--json FILE]
 
 The images are random numbers, made on the spot in ``--folder`` and removed afterwards. Another
 process opens them and takes windows. Then two trainings, one from memory and one from a file that
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(os.environ.get("TMPDIR", "/var/tmp")))
     parser.add_argument("--model", default="simple-gan")
     parser.add_argument("--compared", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=10, help="of each training")
+    parser.add_argument("--seconds", type=float, default=60, help="of each training")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from .callback import Callback
 from .data.selection import absolute
+from .errors import memory_errors
 from .evaluation.measure import Measurement
 from .interfaces import Trainer
 from .report.plotting import draw_curves
@@ -19,6 +20,7 @@ from .training.starting import start
 from .training.validation import evaluate_run
 
 
+@memory_errors()
 def train(
     model: str | type[Trainer],
     *,
@@ -32,8 +34,9 @@ def train(
 
     Args:
         model: the name of a registered model, or a Trainer class of your own.
-        dataset: a dataset by name, such as ``mnist`` or ``folder:PATH``; or images of your own,
-            uint8 ``(N, H, W)``, tensors ``(N, C, H, W)`` or arrays ``(N, H, W, C)``; or a
+        dataset: a dataset by name, such as ``mnist`` or ``folder:PATH``; or images of your own:
+            a uint8 array or tensor, grey ``(N, H, W)`` or with 1, 3 or 4 channels, a list of
+            images or of pairs ``(image, label)``, a map-style torch dataset, or a
             :class:`genkit.ImageData`. None: the first that can be loaded of those that the model
             prefers.
         config: a TOML file of options; those given here count more.
@@ -52,6 +55,7 @@ def train(
     return recorder.run
 
 
+@memory_errors()
 def resume(
     run: str | Path | Run,
     iterations: int | None = None,

@@ -50,6 +50,9 @@ least.
 MAX_LISTED_CLASSES = 12
 """Names of classes in an error."""
 
+MAX_WINDOW_BYTES = 256
+"""Of the metrics since the last log row, for each step."""
+
 
 class Run:
     """One training on disk, and the model that it holds.
@@ -185,10 +188,12 @@ class Run:
         except (RuntimeError, ValueError, TypeError):  # a constructor that needs its weights
             model = self.build("cpu")
         size = sum(t.numel() * t.element_size() for t in state.networks(model).values())
+        options = self.info.options
+        window = MAX_WINDOW_BYTES * min(options.log_interval, options.iterations)
         return checkpoint.newest(
             self.folder.checkpoints,
             state.shapes(model),
-            min(STATE_FACTOR * size + MIN_LIMIT, checkpoint.MAX_FILE_BYTES),
+            min(STATE_FACTOR * size + window + MIN_LIMIT, checkpoint.MAX_FILE_BYTES),
         )
 
     def build(self, device: torch.device | str) -> Trainer:

@@ -424,6 +424,19 @@ def test_a_file_that_ends_its_worker_is_skipped(
     assert any("13b.png: it ended the decoder (signal 9)" in note for note in notes)
 
 
+def test_runs_of_before_find_their_images(tmp_path: Path) -> None:
+    """By the rules of then: every tenth in order is held out, and there are no classes."""
+    for number in range(20):
+        colour = (number, 1, 2)
+        folder = tmp_path / ("a" if number < 10 else "b")
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), colour).save(folder / f"{number:02}.png")
+    request = DataRequest(tmp_path, legacy=True, limit=20, shape=(3, 4, 4))
+    data = load_dataset(discover(), f"folder:{tmp_path}", request)
+    assert data.test.images[:, 0, 0, 0].tolist() == [9, 19]
+    assert data.classes is None
+
+
 def cached(own_cache: Path) -> list[Path]:
     return sorted(own_cache.glob("*.packed"))
 

@@ -31,6 +31,8 @@ from genkit.storage.folder import RunFolder
 from genkit.testing.subject import no_unpickling
 from genkit_plugins import datasets
 
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
 OPTIONS = {
     "batch_size": 4,
     "log_interval": 4,
@@ -63,12 +65,12 @@ class SendsItself(Callback):
 # --- signals ---
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(
     tiny, images: Tensor, number, code: int
 ) -> None:
     whole = genkit.train(tiny, dataset=images, iterations=32, **QUIET)
-    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(n) for n, _ in SIGNALS]
     with pytest.raises(
         Interrupted, match=f"{number.name}; the checkpoint of step 12 is safe: `genkit resume"
     ) as stop:
@@ -81,7 +83,7 @@ def test_a_signal_ends_with_a_checkpoint_and_resuming_is_exact(
             **QUIET,
         )
     assert stop.value.exit_code == code
-    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert handlers == [signal.getsignal(n) for n, _ in SIGNALS]
     assert checkpoint.newest(Path("run/checkpoints"))[0].step == 12
     resumed = genkit.resume("run", trainer=tiny, dataset=images, progress=False)
     assert (whole.path / "metrics.jsonl").read_bytes() == (
@@ -151,7 +153,7 @@ def train_without_end() -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_the_command_line_names_the_command_that_resumes(number: signal.Signals, code: int) -> None:
     process = train_without_end()
     process.send_signal(number)

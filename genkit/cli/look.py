@@ -49,7 +49,7 @@ def sample(run: Path, count: int, seed: int, out: Path | None, labels: str | Non
         yield from opened.sample_chunks(count, seed, parse_labels(labels, count))
 
     opened = Run.open(run)
-    path = out or opened.folder.inside(SAMPLES_PICTURE.format(seed=seed))
+    path = out or opened.folder.default_output(SAMPLES_PICTURE.format(seed=seed))
     save_chunks(draw(), count, opened.spec.shape, path, show_progress=True)
     print_line(path)
 
@@ -70,7 +70,7 @@ def reconstruct(
     from ..run import Run
 
     opened = Run.open(run)
-    path = out or opened.folder.inside(RECONSTRUCTIONS)
+    path = out or opened.folder.default_output(RECONSTRUCTIONS)
     if count is not None:
         images.check_grid(2 * count, opened.spec.shape, rows=2)
     originals = opened.originals(count, data_root, dataset=dataset)

@@ -61,7 +61,7 @@ def write_report(
         UsageError: another suffix.
         RunError: the run's files are damaged.
     """
-    path = out or run.folder.inside(REPORT)
+    path = out or run.folder.default_output(REPORT)
     _check_html_name(path)
     report = make_report(run, data_root, dataset)
     script = _read_asset("slider.js") if len(report.grids) > 1 else None

@@ -18,7 +18,7 @@ import numpy as np
 from ..data.images import check_png_name, write_picture
 from ..errors import RunError, first_line, printable
 from ..run import Run
-from ..storage.folder import CURVES
+from ..storage.folder import CURVES, METRICS
 from .summary import shorten_dataset
 
 MAX_PANELS, MAX_LINES = 12, 8
@@ -127,8 +127,8 @@ def draw_curves(run: Run, path: Path | None = None) -> Path:
         RunError: there are fewer than two rows, or the file is damaged.
         UsageError: the path does not end in ``.png``.
     """
-    path = path or run.folder.inside(CURVES)
-    plot_curves(run.metrics(), path, run_title(run))
+    path = path or run.folder.default_output(CURVES)
+    plot_curves(run.folder.thinned_rows(METRICS), path, run_title(run))
     return path
 
 

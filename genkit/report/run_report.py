@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import GenkitError, RunError
 from ..run import Run
-from ..storage.folder import ALARM, TIMING
+from ..storage.folder import ALARM, METRICS, TIMING
 from ..training.collapse import short_status
 from .charts import Chart, make_charts
 from .comparison import NONE, TableRow, describe_basis, format_option
@@ -62,7 +62,7 @@ def make_report(run: Run, data_root: Path | None = None, dataset: Any = None) ->
     if summary.state == "damaged":
         raise RunError(summary.reason)
     grids, no_grids, left_out = embed_grids(run.folder)
-    logged, charts, no_charts = run.metrics(), [], ""
+    logged, charts, no_charts = run.folder.thinned_rows(METRICS), [], ""
     try:
         charts = make_charts(logged)
     except RunError as error:

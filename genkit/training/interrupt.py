@@ -1,5 +1,5 @@
-"""SIGINT and SIGTERM while training: the step is finished, a checkpoint written, and only then the
-process ends.
+"""SIGINT, SIGTERM and SIGHUP while training: the step is finished, a checkpoint written, and only
+then the process ends.
 """
 
 import signal
@@ -7,7 +7,10 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, final
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""The last says that the terminal was closed; Windows has none."""
 
 
 @final

@@ -42,7 +42,7 @@ def fit(
         draw_curves: draws the curves of a run that is finished.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the step was finished, and its checkpoint is safe.
+        Interrupted: a signal to stop came; the step was finished, and its checkpoint is safe.
         GenkitError: a loss or weight is not finite, memory ran out, or the disk refused a
             checkpoint or a row.
 
@@ -137,7 +137,7 @@ def _require_memory_for_metrics(options: TrainOptions) -> None:
 def _notify_of_engine(training: Training, recorder: RunRecorder) -> None:
     if training.options.engine == "graph" and training.stepper.kind != "graph":
         recorder.callbacks.on_notice(f"the engine is {describe_engine(training)}")
-    if training.streamed:
+    if training.streamed and training.data.train.release is None:
         size = f"{training.data.train.images.nbytes / 2**30:.1f} GiB"
         recorder.callbacks.on_notice(
             f"the images ({size}) are streamed to {training.device}: "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .reading import Header, Pictures, Target, Unreadable, read_header, read_pixels
+from .reading import Header, Pictures, Target, Unreadable, read_header, read_picture
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Decoded:
 def decode(source: Pictures, target: Target | None) -> Decoded:
     """Read the header of a picture and, for a ``target``, its pixels."""
     try:
-        header = read_header(source)
-        return Decoded(header, None if target is None else read_pixels(source, target))
+        if target is None:
+            return Decoded(read_header(source))
+        return Decoded(*read_picture(source, target))
     except Unreadable as error:
         return Decoded(kind=error.kind, reason=str(error))
     except MemoryError:

@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -121,23 +121,17 @@ def read_header(source: Pictures) -> Header:
         Unreadable: it cannot be used.
     """
     with _opened(source, pixels=False) as image:
-        orientation = _orientation(image)
-        height, width = _upright_size(image, orientation)
-        bits = _bits(image)
-        return Header(
-            format=image.format or "PIL",
-            height=height,
-            width=width,
-            mode=_mode_name(image, bits),
-            channels=_natural_channels(image),
-            frames=1 if isinstance(source, Image.Image) else _count_frames(image),
-            orientation=orientation,
-            bits=bits,
-        )
+        header = _describe(image)
+        return header if image is source else replace(header, frames=_count_frames(image))
 
 
 def read_pixels(source: Pictures, target: Target) -> np.ndarray:
-    """The pixels of a picture as a person sees it: upright, in the colours of its palette, with its
+    """The pixels of a picture; see :func:`read_picture`."""
+    return read_picture(source, target)[1]
+
+
+def read_picture(source: Pictures, target: Target) -> tuple[Header, np.ndarray]:
+    """What a picture is, and the pixels of a picture as a person sees it: upright, in the colours of its palette, with its
     16 bits cut to the upper 8, and of an animation the first frame.
 
     Colours are converted as Pillow does it: grey is its luminance, and CMYK becomes RGB by the
@@ -147,17 +141,38 @@ def read_pixels(source: Pictures, target: Target) -> np.ndarray:
     target's size is not resampled.
 
     Returns:
-        uint8 ``(C, H, W)``, contiguous.
+        The header, and the pixels as uint8 ``(C, H, W)``, contiguous.
 
     Raises:
         Unreadable: it cannot be used.
     """
     red, green, blue, *_ = ImageColor.getrgb(target.background)
     background = red, green, blue
-    image = _decode(source, target.channels, background)
+    with _opened(source, pixels=True) as opened:
+        header = _describe(opened)
+        image = _decode(opened, target.channels, background)
+        if opened is not source:
+            header = replace(header, frames=_count_frames(opened))
     array = _fit(image, target, background)  # (H, W) or (H, W, C)
     array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    return np.array(array, order="C")
+    return header, np.array(array, order="C")
+
+
+def _describe(image: Image.Image) -> Header:
+    """The header of a picture that is not decoded yet, but for the number of frames."""
+    orientation = _orientation(image)
+    height, width = _upright_size(image, orientation)
+    bits = _bits(image)
+    return Header(
+        format=image.format or "PIL",
+        height=height,
+        width=width,
+        mode=_mode_name(image, bits),
+        channels=_natural_channels(image),
+        frames=1,
+        orientation=orientation,
+        bits=bits,
+    )
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:
@@ -344,20 +359,19 @@ def _count_frames(image: Image.Image) -> int:
     return MAX_COUNTED_PAGES
 
 
-def _decode(source: Pictures, channels: int, background: RGB) -> Image.Image:
-    """The picture in its size, upright, of mode ``L``, ``RGB`` or ``RGBA``."""
-    with _opened(source, pixels=True) as image:
-        if image.format == "TIFF":  # Pillow would read these after the pixels; they may be damaged
-            exif = image.getexif()
-            for tag in _EXIF_DIRECTORIES:
-                if tag in exif:
-                    del exif[tag]
-        image.load()
-        orientation = _orientation(image)
-        upright = _to_8_bits(image)
-        if orientation > 1:
-            upright = upright.transpose(_TRANSPOSITIONS[orientation])
-        return _convert(upright, channels, background)
+def _decode(image: Image.Image, channels: int, background: RGB) -> Image.Image:
+    """The opened picture in its size, upright, of mode ``L``, ``RGB`` or ``RGBA``."""
+    if image.format == "TIFF":  # Pillow would read these after the pixels; they may be damaged
+        exif = image.getexif()
+        for tag in _EXIF_DIRECTORIES:
+            if tag in exif:
+                del exif[tag]
+    image.load()
+    orientation = _orientation(image)
+    upright = _to_8_bits(image)
+    if orientation > 1:
+        upright = upright.transpose(_TRANSPOSITIONS[orientation])
+    return _convert(upright, channels, background)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -19,6 +19,8 @@ from .decoder import Decoded, count_usable, decode, decode_answer, encode_job
 from .reading import Pictures, Target
 
 FILES_PER_JOB = 32
+JOB_BYTES = 2**24
+"""Pixels that a job gives at most, if it is of more than one file."""
 MIN_FILES = 256
 """Fewer files are decoded in this process: starting workers would take longer."""
 STOP_SECONDS = 2.0
@@ -45,7 +47,11 @@ def decode_all(contents: Sequence[Content], target: Target | None) -> Iterator[D
     if len(paths) < max(MIN_FILES, len(contents)) or not sys.executable:
         yield from (decode(_content(content), target) for content in contents)
         return
-    jobs = [paths[i : i + FILES_PER_JOB] for i in range(0, len(paths), FILES_PER_JOB)]
+    size = FILES_PER_JOB
+    if target is not None:
+        image_bytes = target.channels * target.height * target.width
+        size = min(size, max(1, JOB_BYTES // image_bytes))
+    jobs = [paths[start : start + size] for start in range(0, len(paths), size)]
     with _Workers(min(count_cpus(), len(jobs))) as workers:
         for results in workers.map(jobs, target):
             yield from results

@@ -47,7 +47,7 @@ def draw_animation(run: Run, path: Path | None = None, *, fps: int = 4) -> Path:
         UsageError: another suffix, ``fps`` is not from 1 to 50, or an MP4 without ffmpeg.
         RunError: there are no grids, a file among them is not one, or ffmpeg fails.
     """
-    path = path or run.folder.inside(ANIMATION)
+    path = path or run.folder.default_output(ANIMATION)
     suffix = path.suffix.lower()
     if suffix == ".gif":
         data = render_gif(run, fps)

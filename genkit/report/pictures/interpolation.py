@@ -110,7 +110,7 @@ def draw_interpolation(
     labels: Sequence[int | str] | Tensor | None = None,
 ) -> Path:
     """Write :func:`render_interpolation` to ``path`` (None: to ``plots/`` in the run)."""
-    path = path or run.folder.inside(INTERPOLATION.format(seed=seed))
+    path = path or run.folder.default_output(INTERPOLATION.format(seed=seed))
     check_png_name(path)
     write_picture(render_interpolation(run, pairs, steps, seed, labels), path)
     return path

@@ -90,7 +90,7 @@ def draw_latent_map(
     dataset: Any = None,
 ) -> Path:
     """Write :func:`render_latent_map` to ``path`` (None: to ``plots/`` in the run)."""
-    path = path or run.folder.inside(LATENT_MAP.format(method=method))
+    path = path or run.folder.default_output(LATENT_MAP.format(method=method))
     check_png_name(path)
     write_picture(render_latent_map(run, method, count, seed, data_root, dataset), path)
     return path

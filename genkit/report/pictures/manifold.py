@@ -63,7 +63,7 @@ def render_manifold(run: Run, side: int = 20) -> bytes:
 
 def draw_manifold(run: Run, path: Path | None = None, *, side: int = 20) -> Path:
     """Write :func:`render_manifold` to ``path`` (None: to ``plots/`` in the run)."""
-    path = path or run.folder.inside(MANIFOLD)
+    path = path or run.folder.default_output(MANIFOLD)
     check_png_name(path)
     write_picture(render_manifold(run, side), path)
     return path

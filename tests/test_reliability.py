@@ -539,13 +539,12 @@ def test_a_link_in_the_place_of_a_temporary_folder_is_not_followed(tmp_path: Pat
 
 
 def test_a_file_that_is_too_large_is_not_read(stranger: Path) -> None:
-    for name, use in (
-        ("metrics.jsonl", lambda: draw_curves(genkit.load(stranger))),
-        ("run.json", lambda: genkit.load(stranger)),
-    ):
-        os.truncate(stranger / name, 2**40)  # sparse
-        with pytest.raises(RunError, match="more than the limit"):
-            use()
+    os.truncate(stranger / "metrics.jsonl", 2**40)  # sparse
+    with pytest.raises(RunError, match=r"metrics\.jsonl"):
+        draw_curves(genkit.load(stranger))
+    os.truncate(stranger / "run.json", 2**40)
+    with pytest.raises(RunError, match="more than the limit"):
+        genkit.load(stranger)
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def read_pixels(source: Pictures, target: Target) -> np.ndarray:
 
 
 def read_picture(source: Pictures, target: Target) -> tuple[Header, np.ndarray]:
-    """What a picture is, and the pixels of a picture as a person sees it: upright, in the colours of its palette, with its
-    16 bits cut to the upper 8, and of an animation the first frame.
+    """What a picture is, and its pixels as a person sees it: upright, in the colours of its
+    palette, with its 16 bits cut to the upper 8, and of an animation the first frame.
 
     Colours are converted as Pillow does it: grey is its luminance, and CMYK becomes RGB by the
     plain formula, without colour profiles. Transparency is laid over the background before the
@@ -150,11 +150,10 @@ def read_picture(source: Pictures, target: Target) -> tuple[Header, np.ndarray]:
     background = red, green, blue
     with _opened(source, pixels=True) as opened:
         header = _describe(opened)
-        image = _decode(opened, target.channels, background)
-        if opened is not source:
+        array = _fit(_decode(opened, target.channels, background), target, background)
+        if opened is not source:  # last, as counting may move to another frame
             header = replace(header, frames=_count_frames(opened))
-    array = _fit(image, target, background)  # (H, W) or (H, W, C)
-    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+    array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)  # (C, H, W)
     return header, np.array(array, order="C")
 
 

@@ -1,7 +1,8 @@
-"""The pictures of docs/results.md and docs/pictures.md from finished runs.
+"""The pictures of docs/results.md, docs/pictures.md and docs/own-images.md from finished runs.
 
-`python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN` and `python docs/figures.py
-pictures GAN_RUN VAE_RUN PLANE_RUN`, the last a VAE of two latents.
+`python docs/figures.py results GAN_RUN AE_RUN VAE_RUN DCGAN_RUN`, `python docs/figures.py pictures
+GAN_RUN VAE_RUN PLANE_RUN`, the last a VAE of two latents, and `python docs/figures.py own AE_RUN
+VAE_RUN DCGAN_RUN`.
 
 No picture shows real images: the datasets are not this project's to redistribute.
 """
@@ -61,7 +62,14 @@ def latents(gan: Path, vae: Path, plane: Path) -> None:
     pictures.draw_manifold(genkit.load(plane), OUT / "manifold-vae.png")
 
 
+def own_images(ae: Path, vae: Path, dcgan: Path) -> None:
+    """Write the picture of docs/own-images.md: the newest samples of runs on one folder."""
+    runs = {"ae": ae, "vae": vae, "dcgan": dcgan}
+    newest = {name: max((run / "samples").glob("*.png")) for name, run in runs.items()}
+    write_row(newest, OUT / "own-images.png")
+
+
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
-    draw = {"results": results, "pictures": latents}[sys.argv[1]]
+    draw = {"results": results, "pictures": latents, "own": own_images}[sys.argv[1]]
     draw(*(Path(argument) for argument in sys.argv[2:]))

@@ -103,6 +103,18 @@ def test_the_command_prints_everything_and_writes_a_picture(
     assert Path("other.png").exists()
 
 
+def test_the_picture_does_not_become_a_part_of_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "photos")
+    for name in (".", str(tmp_path / "photos")):
+        code, _, err = run_cli(capsys, "data", "inspect", f"folder:{name}")
+        assert code == 2
+        assert f"inspection.png would become a part of folder:{name}: give --out" in err
+    assert run_cli(capsys, "data", "inspect", "folder:../photos", "--out", "../a.png")[0] == 0
+
+
 def test_a_dataset_without_files_can_be_inspected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

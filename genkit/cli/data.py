@@ -60,6 +60,7 @@ def inspect(
     from ..plugins.registry import discover
 
     images.check_png_name(out)
+    _check_outside(out, dataset)
     request = datasets.DataRequest(
         datasets.data_root(data_root),
         options=options,
@@ -73,6 +74,17 @@ def inspect(
         return
     _print_inspection(found)
     print_line(out)
+
+
+def _check_outside(out: Path, dataset: str) -> None:
+    """Refuse a picture that would become a part of the dataset that it shows."""
+    from ..data.datasets import expand_home
+    from ..errors import UsageError
+
+    argument = dataset.partition(":")[2]
+    folder = expand_home(Path(argument))
+    if argument and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{out} would become a part of {dataset}: give --out another place")
 
 
 def _json_of(found: "Inspection", picture: Path) -> dict[str, Any]:

@@ -258,7 +258,8 @@ class Run:
         name = dataset or f"{known.distribution}/{known.name}"
         registered, _ = find_dataset(self.registry, name)
         options = fitting_options(registered, known.options or {}, f"{self.path}/run.json")
-        request = replace(self._request(root, show_progress), options=options)
+        asked = root is not None or dataset is not None
+        request = replace(self._request(root, show_progress, asked), options=options)
         try:
             data = load_dataset(self.registry, name, request, notify)
         except DataError as error:
@@ -270,13 +271,16 @@ class Run:
             return known, data
         return relocate(known, self.registry, name, data, options), data
 
-    def _request(self, root: Path | None, show_progress: bool) -> DataRequest:
+    def _request(self, root: Path | None, show_progress: bool, asked: bool) -> DataRequest:
+        """For the recorded dataset; ``asked``: for one that the user names."""
         known, options = self.info.dataset, self.info.options
         saved = options.data_root
-        # A run may be a stranger's: from the folder that it names, images are read, and no more.
-        offline = root is None and saved is not None and saved.is_dir()
+        # A run may be a stranger's: from the folder that it names, images are read, and no more;
+        # and a dataset that it names by an argument may be of any size.
+        here = root is None and saved is not None and saved.is_dir()
+        offline = here or (not asked and ":" in known.name)
         return DataRequest(
-            saved if offline and saved is not None else data_root(root),
+            saved if here and saved is not None else data_root(root),
             on_bad_image=options.on_bad_image,
             limit=known.images + known.held_out,
             shape=self.spec.shape,

@@ -4,6 +4,7 @@ pixels, the classes and the split.
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,8 @@ from torchvision.transforms import v2
 import genkit
 from genkit import DataError, DataRequest, ImageData, ImageOptions
 from genkit.data.datasets import load_dataset
-from genkit.data.files import collection, workers as decoding
+from genkit.data.files import collection, workers
+from genkit.data.files.decoder import Decoded
 from genkit.plugins.registry import discover
 from tests.conftest import run_cli
 
@@ -396,8 +398,8 @@ def test_workers_decode_the_same_pixels_in_the_same_order(
     pictures(tmp_path, 70, size=(20, 12))
     (tmp_path / "05b.png").write_text("a line of text")
     inline = load(tmp_path, image_size=8, cache=False)
-    monkeypatch.setattr(decoding, "MIN_FILES", 1)
-    monkeypatch.setattr(decoding, "FILES_PER_JOB", 8)
+    monkeypatch.setattr(workers, "MIN_FILES", 1)
+    monkeypatch.setattr(workers, "FILES_PER_JOB", 8)
     notes: list[str] = []
     by_workers = load(tmp_path, notes, image_size=8, cache=False)
     assert by_workers.fingerprint() == inline.fingerprint()
@@ -410,14 +412,14 @@ def test_a_file_that_ends_its_worker_is_skipped(
 ) -> None:
     pictures(tmp_path, 20)
     (tmp_path / "13b.png").write_text("kill")
-    code = decoding.WORKER_CODE.replace(
+    code = workers.WORKER_CODE.replace(
         "work()",
         "import os, genkit.data.files.decoder as d; f = d.decode; "
         "d.decode = lambda p, t: os.kill(os.getpid(), 9) if p.name == '13b.png' else f(p, t); "
         "work()",
     )
-    monkeypatch.setattr(decoding, "WORKER_CODE", code)
-    monkeypatch.setattr(decoding, "MIN_FILES", 1)
+    monkeypatch.setattr(workers, "WORKER_CODE", code)
+    monkeypatch.setattr(workers, "MIN_FILES", 1)
     notes: list[str] = []
     data = load(tmp_path, notes, cache=False)
     assert len(data.train) + len(data.test) == 20
@@ -528,3 +530,195 @@ def test_a_run_in_the_folder_of_its_images_goes_on(
     (run,) = (tmp_path / "runs").iterdir()
     assert run_cli(capsys, "resume", str(run), "--iterations", "6")[0] == 0
     assert run_cli(capsys, "reconstruct", str(run))[0] == 0
+
+
+# --- workers ---
+
+
+@pytest.fixture
+def by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "MIN_FILES", 1)
+    monkeypatch.setattr(workers, "FILES_PER_JOB", 4)
+
+
+def count_children() -> int:
+    task = Path(f"/proc/{os.getpid()}/task")
+    return sum(len((thread / "children").read_text().split()) for thread in task.iterdir())
+
+
+@pytest.mark.usefixtures("by_workers")
+def test_modules_in_the_working_directory_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "photos")
+    for name in ("json", "numpy", "PIL"):
+        (tmp_path / "photos" / f"{name}.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path / "photos")
+    data = load(tmp_path / "photos", cache=False)
+    assert len(data.train) + len(data.test) == 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+@pytest.mark.usefixtures("by_workers")
+def test_no_worker_is_left_whatever_ends_the_reading(tmp_path: Path) -> None:
+    pictures(tmp_path, 40)
+    (tmp_path / "00b.png").write_text("a line of text")
+    before = count_children()
+    with pytest.raises(DataError, match=r"00b\.png") as held:
+        load(tmp_path, on_bad_image="refuse", cache=False)
+    assert count_children() == before
+    assert held.value
+
+
+@pytest.mark.usefixtures("by_workers")
+def test_a_busy_worker_is_ended_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by Ctrl-C while it decodes a huge picture: the reader of its answers does not wait."""
+    pictures(tmp_path, 12)
+    code = workers.WORKER_CODE.replace(
+        "work()",
+        "import time, genkit.data.files.decoder as d; f = d.decode; "
+        "d.decode = lambda p, t: time.sleep(600) if p.name == '07.png' else f(p, t); work()",
+    )
+    monkeypatch.setattr(workers, "WORKER_CODE", code)
+    found = workers.decode_all(sorted(tmp_path.iterdir()), None)
+    assert next(found).header is not None
+    found.close()  # hangs if it waits for the worker
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/nonexistent/python"])
+@pytest.mark.usefixtures("by_workers")
+def test_without_workers_pictures_are_decoded_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    pictures(tmp_path)
+    monkeypatch.setattr("sys.executable", program)
+    with pytest.warns(genkit.GenkitWarning, match="no worker starts"):
+        data = load(tmp_path, cache=False)
+    assert len(data.train) + len(data.test) == 12
+
+
+# --- bounds of the cache ---
+
+
+def test_what_may_be_readable_next_time_is_not_kept_as_unreadable(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    pictures(folder)
+    real = workers.decode
+
+    def fail_once(source: Path, target: object) -> Decoded:
+        if source.name == "03.png":
+            return Decoded(kind="cannot be read", reason="cannot be read (Input/output error)")
+        return real(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers, "decode", fail_once)
+    assert "skipped 1 (1 cannot be read)" in str(load(folder).summary)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(own_cache.parent.parent))
+    assert str(load(folder).summary).startswith("12 images")
+
+
+def test_a_full_disk_of_the_cache_is_said_and_not_an_error(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "photos")
+    monkeypatch.setattr("genkit.data.files.cache.SPARE_BYTES", 2**62)
+    with pytest.warns(genkit.GenkitWarning, match="decoded images are not kept: .* are free"):
+        load(tmp_path / "photos")
+    assert not cached(own_cache)
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path, own_cache: Path) -> None:
+    pictures(tmp_path / "photos")
+    own_cache.mkdir(parents=True)
+    left = own_cache / ".abc.packed.packing-12ab34cd.tmp"
+    left.write_bytes(b"x" * 100)
+    load(tmp_path / "photos")
+    assert not left.exists()
+
+
+def test_the_shape_of_a_run_is_compared_before_anything_is_decoded(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's run may ask for any size."""
+    pictures(tmp_path / "photos")
+    monkeypatch.setattr(collection._Filling, "read", None)
+    options = ImageOptions(image_size=(8192, 8192), channels="4")
+    request = DataRequest(tmp_path, options=options, shape=(3, 8, 8), limit=12)
+    with pytest.raises(DataError, match=r"those of the run \(3, 8, 8\)"):
+        load_dataset(discover(), f"folder:{tmp_path / 'photos'}", request)
+    assert not cached(own_cache)
+
+
+# --- odd folders ---
+
+
+def test_what_may_not_be_looked_at_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``lost+found``, or a link into a closed folder."""
+    pictures(tmp_path)
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "closed.png").symlink_to("12.png")
+    real = Path.stat
+
+    def stat(path: Path, **how: bool) -> os.stat_result:
+        if path.name in (".png", "run.json") or path.name == "closed.png":
+            raise PermissionError(13, "Permission denied")
+        return real(path, **how)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    notes: list[str] = []
+    data = load(tmp_path, notes)
+    assert len(data.train) + len(data.test) == 12
+    assert any("closed.png: cannot be read" in note for note in notes)
+
+
+def test_a_training_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    pictures(tmp_path / "test")
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match="train holds no picture to train on"):
+        load(tmp_path)
+    (tmp_path / "train" / "readme.txt").write_text("a line of text")
+    with pytest.raises(DataError, match="no images to train on"):
+        load(tmp_path)
+
+
+def test_every_class_has_an_image_to_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        pictures(tmp_path / name, 3)
+    monkeypatch.setattr("genkit_plugins.folder_dataset.is_held_out", lambda name: "b/" in name)
+    data = load(tmp_path)
+    assert data.train.labels is not None
+    assert data.train.labels.bincount().tolist() == [3, 1, 3]
+
+
+def test_classes_are_in_one_order_whatever_form_accents_have(tmp_path: Path) -> None:
+    names = "école", "fleur", "zoo"
+    found = []
+    for form in ("NFC", "NFD"):
+        for name in names:
+            pictures(tmp_path / form / unicodedata.normalize(form, name), 4)  # type: ignore[arg-type]
+        found.append(load(tmp_path / form))
+    assert found[0].class_names == found[1].class_names == ("fleur", "zoo", "école")
+    assert found[0].fingerprint() == found[1].fingerprint()
+
+
+def test_files_that_are_left_out_are_counted_up_to_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genkit_plugins.folder_dataset.MAX_COUNTED", 5)
+    pictures(tmp_path)
+    for name in (".a", ".b", ".c"):
+        pictures(tmp_path / name, 4)
+    assert "skipped 5 (5 hidden)" in str(load(tmp_path).summary)
+
+
+@pytest.mark.parametrize("argument", ["/" + "a" * 300, "nul\0byte"])
+def test_paths_that_no_system_takes(tmp_path: Path, argument: str) -> None:
+    for name in ("folder", "packed"):
+        with pytest.raises(DataError):
+            load_dataset(discover(), f"{name}:{argument}", DataRequest(tmp_path))

@@ -164,8 +164,8 @@ def pack(
     from ..errors import UsageError
     from ..plugins.registry import discover
 
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder: give the name of a file")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"{file} is a folder or a device: give the name of a file")
     if file.exists() and not force:
         raise UsageError(f"{file} exists: choose another name, or replace it with --force")
     request = datasets.DataRequest(

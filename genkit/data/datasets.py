@@ -18,6 +18,7 @@ from ..errors import (
     DataError,
     DataUnavailableError,
     attribute_errors,
+    printable,
 )
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
@@ -188,10 +189,19 @@ class DataRequest:
         """The argument as an absolute path, with a ``~`` at its start resolved.
 
         Raises:
-            DataError: there is no such home directory.
+            DataError: there is no such home directory, or the system knows no such paths.
         """
         path = Path(self.argument)
-        return (expand_home(path) if self.argument.startswith("~") else path).absolute()
+        if self.argument.startswith("~"):
+            path = expand_home(path)
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # whether it has to exist is the dataset's to say
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{printable(self.argument)[:80]}: {reason}") from None
+        return path.absolute()
 
     def bad_image(self, path: Path, reason: str) -> None:
         """Record a file that cannot be used as skipped, or refuse the dataset.

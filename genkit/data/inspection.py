@@ -29,7 +29,7 @@ NEAR_BITS = 4
 NEAR_LEVELS = 8.0
 """They do if their thumbnails of 8x8 differ by so little on average, of 255."""
 MAX_COMPARED = 30_000
-"""With more images, only those of equal perceptual hash count as near duplicates."""
+"""With more perceptual hashes, only equal ones are of near duplicates."""
 BLOCK_BYTES = 2**24
 """Of images that are looked at at a time."""
 COMPARED_AT_ONCE = 1024
@@ -171,7 +171,7 @@ def _groups_of_near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int
             number = parent[number]
         return number
 
-    for first, second in _near_hashes(hashes):
+    for first, second in _candidates(hashes, thumbnails.mean(1)):
         if np.abs(thumbnails[first] - thumbnails[second]).mean() <= NEAR_LEVELS:
             parent[root(second)] = root(first)
     groups: dict[int, list[int]] = defaultdict(list)
@@ -180,18 +180,22 @@ def _groups_of_near(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of images whose hashes are equal, or nearly so if there are not too many images."""
-    if len(hashes) > MAX_COMPARED:
-        for before, after in pairwise(np.argsort(hashes, kind="stable").tolist()):
-            if hashes[before] == hashes[after]:
-                yield before, after
+def _candidates(hashes: np.ndarray, brightness: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of images that may look alike: of equal hashes, neighbours in brightness; and one of
+    each of two hashes that are nearly equal, if there are not too many hashes.
+    """
+    order = np.lexsort((brightness, hashes))
+    for before, after in pairwise(order.tolist()):
+        if hashes[before] == hashes[after]:
+            yield before, after
+    distinct, first = np.unique(hashes, return_index=True)
+    if len(distinct) > MAX_COMPARED:
         return
-    for start in range(0, len(hashes), COMPARED_AT_ONCE):
-        some = hashes[start : start + COMPARED_AT_ONCE, None]
-        near = np.bitwise_count(some ^ hashes[None, start:]) <= NEAR_BITS
-        for row, column in np.argwhere(np.triu(near, 1)).tolist():
-            yield start + row, start + column
+    for start in range(0, len(distinct), COMPARED_AT_ONCE):
+        some = distinct[start : start + COMPARED_AT_ONCE, None]
+        near = np.bitwise_count(some ^ distinct[None, start:]) <= NEAR_BITS
+        for row, column in zip(*np.nonzero(np.triu(near, 1)), strict=True):
+            yield int(first[start + row]), int(first[start + column])
 
 
 def _warnings(

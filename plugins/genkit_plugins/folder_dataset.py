@@ -3,7 +3,10 @@
 Every file is untrusted; :func:`genkit.collect_images` reads them.
 """
 
+import errno
 import os
+import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +22,11 @@ MAX_COUNTED = 100_000
 """Files of folders that are left out are counted up to this number."""
 FILES_PER_IMAGE, SPARE_FILES = 100, 10_000
 """A run's folder may hold so many files for each image of the run, and so many more."""
+REPORTED = {
+    "dangling link": "a link to nothing",
+    "unreadable": "cannot be read: permission denied",
+}
+"""What may have been a picture, and why it is none."""
 LEGACY_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 )
@@ -52,14 +60,15 @@ def folder(request: DataRequest) -> ImageData:
 
 
 def _find_top(request: DataRequest) -> Path:
-    top = request.argument_path.resolve()
-    if not top.is_dir():
-        kind = "is not a folder" if top.exists() else "does not exist"
-        raise DataError(f"folder:{request.argument}: {top} {kind}")
     try:
+        top = request.argument_path.resolve()
+        if not top.is_dir():
+            kind = "is not a folder" if top.exists() else "does not exist"
+            raise DataError(f"folder:{request.argument}: {top} {kind}")
         next(top.iterdir(), None)
-    except OSError as error:
-        raise DataError(f"folder:{request.argument}: cannot read {top}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"folder:{request.argument}: cannot be read: {reason}") from None
     return top
 
 
@@ -73,6 +82,8 @@ class _Scan:
     """Path below the folder, with ``/`` → file."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
     """Other files and folders, with a reason in a few words."""
+    at_top: list[str] = field(default_factory=list)
+    """The folders in the folder itself."""
 
     def scan(self) -> None:
         """Look into every folder once: into links after all that are none, so that a folder is
@@ -87,14 +98,15 @@ class _Scan:
                 if self._is_new(path, name, seen):
                     folders.append((path, name))
                 continue
-            for entry, below in self._entries(*folders.pop()):
-                if entry.is_symlink() and _is_dir(entry):
-                    links.append((Path(entry.path), below))
-                elif self._is_folder(entry, below, seen):
-                    folders.append((Path(entry.path), below))
+            for path, below in self._folders(*folders.pop()):
+                if path.is_symlink():
+                    links.append((path, below))
+                elif self._is_new(path, below, seen):
+                    folders.append((path, below))
+        self.at_top.sort()
 
-    def _entries(self, path: Path, name: str) -> Iterator[tuple["os.DirEntry[str]", str]]:
-        """The entries of a folder that may be pictures or hold some."""
+    def _folders(self, path: Path, name: str) -> Iterator[tuple[Path, str]]:
+        """The folders in a folder, with their path below the top; files are recorded."""
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
@@ -102,25 +114,27 @@ class _Scan:
             return
         for entry in entries:
             below = f"{name}/{entry.name}" if name else entry.name
-            if reason := _why_left_out(entry):
-                self._leave_out(entry, below, reason)
+            kind = _kind(Path(entry.path))
+            if reason := _why_left_out(entry, kind):
+                self._leave_out(entry, kind, below, reason)
+            elif kind == "folder":
+                if not name:
+                    self.at_top.append(entry.name)
+                yield Path(entry.path), below
             else:
-                yield entry, below
+                self._record(Path(entry.path), kind, below)
 
-    def _is_folder(self, entry: "os.DirEntry[str]", below: str, seen: set[tuple[int, int]]) -> bool:
-        """Whether it is a folder to look into; a file is recorded."""
-        path, limit = Path(entry.path), self.request.limit
-        if _is_dir(entry):
-            return self._is_new(path, below, seen)
-        if path.is_file():
+    def _record(self, path: Path, kind: str, below: str) -> None:
+        """Record what is no folder."""
+        limit = self.request.limit
+        if kind == "file":
             self.files[below] = path
             if limit is not None and len(self.files) > FILES_PER_IMAGE * limit + SPARE_FILES:
                 raise DataError(f"{self.top} holds far more files than the run has images")
-        elif entry.is_symlink() and not path.exists():
-            self._report(path, below, "dangling link", "a link to nothing")
+        elif kind in REPORTED:
+            self._report(path, below, kind, REPORTED[kind])
         else:
-            self.left_out.append((below, "no file"))
-        return False
+            self.left_out.append((below, kind))
 
     def _report(self, path: Path, below: str, kind: str, reason: str) -> None:
         """Leave out what may have been a picture, and name it."""
@@ -136,33 +150,39 @@ class _Scan:
         seen.add(identity)
         return True
 
-    def _leave_out(self, entry: "os.DirEntry[str]", below: str, reason: str) -> None:
+    def _leave_out(self, entry: "os.DirEntry[str]", kind: str, below: str, reason: str) -> None:
         """Record a file, or every file in a folder, as left out."""
-        if entry.is_symlink() or not _is_dir(entry):
+        if entry.is_symlink() or kind != "folder":
             self.left_out.append((below, reason))
             return
         for folder_path, _, names in os.walk(entry.path):
-            paths = [str(Path(folder_path, name)) for name in names]
-            self.left_out += [(path, reason) for path in paths[: MAX_COUNTED - len(self.left_out)]]
+            room = max(0, MAX_COUNTED - len(self.left_out))
+            inside = Path(folder_path).relative_to(self.top)
+            self.left_out += [((inside / name).as_posix(), reason) for name in names[:room]]
 
 
-def _why_left_out(entry: "os.DirEntry[str]") -> str:
+def _why_left_out(entry: "os.DirEntry[str]", kind: str) -> str:
     """Why a file or folder is no part of a dataset whatever it holds; empty: it may be."""
     if entry.name == "__MACOSX":
         return "in __MACOSX"
     if entry.name.startswith("."):
         return "hidden"
-    if _is_dir(entry) and Path(entry.path, RUN_FILE).is_file():
+    if kind == "folder" and _kind(Path(entry.path, RUN_FILE)) == "file":
         return "in the folder of a run"
     return ""
 
 
-def _is_dir(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a folder or a link to one; a link to itself is none."""
+def _kind(path: Path) -> str:
+    """What a path, or what it is a link to, is: a folder, a file, or neither."""
     try:
-        return entry.is_dir()
-    except OSError:
-        return False
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "dangling link"
+    except OSError as error:
+        return "dangling link" if error.errno == errno.ELOOP else "unreadable"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "no file"
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -174,13 +194,14 @@ def _make_sources(found: _Scan) -> tuple[list[ImageSource], tuple[str, ...] | No
     """The pictures with class and split, by name, and the names of the classes, if there are any;
     what lies outside the split or the classes is left out.
     """
-    names = sorted(found.files)
-    folders = {name.partition("/")[0] for name in names if "/" in name}
-    by_case = {folder.lower(): folder for folder in sorted(folders)}
+    names = sorted(found.files, key=lambda name: (_normal(name), name))
+    by_case = {folder.lower(): folder for folder in found.at_top}
     held_out = next((by_case[name] for name in HELD_OUT if name in by_case), None)
     training = by_case.get(TRAINING)
     if training is None or held_out is None:
-        return _classified(found, [(name, name, is_held_out(name)) for name in names])
+        by_name = [(name, name, is_held_out(name)) for name in names]
+        sources, classes = _classified(found, by_name)
+        return _with_every_class(sources), classes
     split = []
     for name in names:
         part, _, rest = name.partition("/")
@@ -188,7 +209,25 @@ def _make_sources(found: _Scan) -> tuple[list[ImageSource], tuple[str, ...] | No
             split.append((name, rest, part == held_out))
         else:
             found.left_out.append((name, f"outside {training}/ and {held_out}/"))
-    return _classified(found, split)
+    sources, classes = _classified(found, split)
+    if all(source.held_out for source in sources):
+        raise DataError(f"{found.top / training} holds no picture to train on")
+    return sources, classes
+
+
+def _with_every_class(sources: Sequence[ImageSource]) -> list[ImageSource]:
+    """The sources; of a class whose pictures are all held out, the first is not."""
+    trained = {source.label for source in sources if not source.held_out}
+    kept = []
+    for source in sources:
+        kept.append(source if source.label in trained else replace(source, held_out=False))
+        trained.add(source.label)
+    return kept
+
+
+def _normal(name: str) -> str:
+    """A name as every system sorts it: macOS may give an accent as a letter of its own."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _classified(
@@ -199,15 +238,15 @@ def _classified(
     pictures = [
         path for (_, path, _), source in zip(names, sources, strict=True) if source.has_image_suffix
     ]
-    classes = sorted({path.partition("/")[0] for path in pictures if "/" in path})
+    classes = sorted({_normal(path.partition("/")[0]) for path in pictures if "/" in path})
     if len(classes) < 2 or any("/" not in path for path in pictures):
         return sources, None
     labels = {name: label for label, name in enumerate(classes)}
     labelled = []
     for (name, path, _), source in zip(names, sources, strict=True):
         first, _, rest = path.partition("/")
-        if rest and first in labels:
-            labelled.append(replace(source, label=labels[first]))
+        if rest and _normal(first) in labels:
+            labelled.append(replace(source, label=labels[_normal(first)]))
         else:
             found.left_out.append((name, "outside the folders of classes"))
     # A name that is not UTF-8 could not be written down.

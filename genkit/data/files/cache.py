@@ -7,8 +7,10 @@ the options, and the versions of the reader. It is verified before it is used.
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,10 @@ import PIL
 
 from ...errors import DataError, GenkitWarning
 from ...storage import atomic
+from ...storage.capacity import format_bytes
 from ..datasets import DataRequest, ImageData, cache_folder
 from ..packed.reader import open_packed
+from ..packed.writer import remove_leftovers
 from .options import ImageOptions
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """To be raised whenever the reader gives other pixels, or the summary another text."""
+SPARE_BYTES = 2**24
+"""What an entry leaves free, and its header takes."""
 MAX_CACHE_BYTES = 20 * 2**30
 """The entries that were not used for the longest time are removed to stay below this."""
 
@@ -42,12 +48,12 @@ def key(
     Args:
         sources: the pictures.
         options: how they are read.
-        request: whether unusable pictures are refused; one that is offline keeps nothing.
+        request: whether unusable pictures are refused.
         origin: the folder, or what else the sources are of.
         files: see :func:`genkit.collect_images`.
         of_summary: whatever else the summary and the names of the classes depend on.
     """
-    if request.offline or not _can_write():
+    if not request.offline and not _can_write():
         return None
     digest = hashlib.sha256()
     about = [VERSION, PIL.__version__, options.model_dump(mode="json", exclude={"cache"}), origin]
@@ -66,11 +72,12 @@ def key(
 
 
 def _line(about: Any, path: Path | None) -> bytes:
-    """A source, and the size and times of its file. The time of the last change cannot be set by
-    programs that unpack archives, so that another file of the same size is noticed.
+    """A source, and the identity, size and times of its file. The time of the last change cannot be
+    set by programs that unpack archives, so that another file of the same size is noticed.
     """
     state = path.stat() if path else None
-    stamp = state and [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+    identity = state and [state.st_dev, state.st_ino]
+    stamp = state and [identity, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
     return json.dumps([about, stamp]).encode() + b"\n"
 
 
@@ -107,21 +114,37 @@ def find(key: str, show_progress: bool) -> ImageData | None:
         os.utime(path)
     except (DataError, OSError) as error:
         warnings.warn(f"{error}; decoding the images again", GenkitWarning, stacklevel=2)
-        path.unlink(missing_ok=True)
+        forget(key)
         return None
     return data
 
 
-def make_room(key: str, size: int) -> Path:
-    """Where to write an entry of about ``size`` bytes; older ones are removed to make room."""
+def forget(key: str) -> None:
+    """Remove the entry, if there is one."""
+    with suppress(OSError):  # another user's, in a shared folder: it is replaced or stays
+        _path(key).unlink()
+
+
+def make_room(key: str, size: int) -> Path | None:
+    """Where to write an entry of about ``size`` bytes; older ones are removed to make room. None:
+    the disk has none, which a notice says.
+    """
     entries = []
     for path in _folder().glob("*.packed"):
-        state = path.stat()
-        entries.append((state.st_mtime, state.st_size, path))
+        with suppress(OSError):  # another process has removed it
+            state = path.stat()
+            entries.append((state.st_mtime, state.st_size, path))
     total = size + sum(entry_size for _, entry_size, _ in entries)
     for _, entry_size, path in sorted(entries):
         if total <= MAX_CACHE_BYTES:
             break
-        path.unlink(missing_ok=True)
+        forget(path.stem)
         total -= entry_size
+    remove_leftovers(_folder())
+    if (free := shutil.disk_usage(_folder()).free) < size + SPARE_BYTES:
+        needed = f"{format_bytes(size)} are needed and {format_bytes(free)} are free"
+        warnings.warn(
+            f"decoded images are not kept: in {_folder()} {needed}", GenkitWarning, stacklevel=2
+        )
+        return None
     return _path(key)

@@ -6,6 +6,7 @@ import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,12 +23,17 @@ from .formats import has_image_suffix
 from .options import ImageOptions
 from .reading import Header, Target
 from .summary import Tally, describe_size
-from .workers import Content, decode_all
+from .workers import ENDED, Content, decode_all
 
 HELD_OUT = 10
 """One image in so many is held out."""
 SALT = "1745/"
 """Before a name that is hashed: with it, small folders of numbered pictures have their share."""
+PASSING_KINDS = {
+    *("cannot be read", "missing", "too large", ENDED),
+    *("HEIC without pillow-heif", "AVIF without a decoder"),
+}
+"""Kinds of skipped pictures that another start may be able to read."""
 LISTED_SIZES = 3
 """Sizes that a message lists; the others are counted."""
 
@@ -99,7 +105,8 @@ def collect_images(
         DataError: there is nothing to train on, the sizes differ, or too many images.
     """
     options = request.options if isinstance(request.options, ImageOptions) else ImageOptions()
-    ordered = _with_both_splits(sources)
+    by_name = all(source.held_out == is_held_out(source.name) for source in sources)
+    ordered = _with_both_splits(sources, by_name)
     key = None
     if options.cache and request.records is None:
         more = [class_names, sorted(kind for _, kind in left_out)]
@@ -110,25 +117,31 @@ def collect_images(
     if data is None:
         tally = Tally(left_out)
         target, usable = _choose_target(ordered, options, request, origin, tally)
+        _check_shape((target.channels, target.height, target.width), request, origin)
         names = tuple(class_names) if class_names else None
-        fill = _Filling(request, _with_both_splits(usable), target, origin, tally, names)
+        usable = _with_both_splits(usable, by_name)
+        fill = _Filling(request, usable, target, origin, tally, names)
+        key = None if request.offline else key  # which writes nothing
         try:
             data = fill.read(key)
         except _EmptySplitError as problem:
-            usable = _with_both_splits(problem.used)
+            usable = _with_both_splits(problem.used, by_name)
+            if all(source.held_out for source in usable):
+                raise DataError(f"no images to train on in {origin}{tally.why_none()}") from None
             data = replace(fill, sources=usable, tally=tally.of_skipped()).read(key)
     _check(data, request, origin)
     return replace(data, source=origin, argument=argument)
 
 
-def _with_both_splits(sources: Sequence[ImageSource]) -> list[ImageSource]:
+def _with_both_splits(sources: Sequence[ImageSource], by_name: bool) -> list[ImageSource]:
     """The sources for training, then those held out. Where one split would have none of two or more
-    images, the image whose name has the smallest hash is put there.
+    images, the image whose name has the smallest hash is put there; but none that somebody holds
+    out is trained on, unless that is ``by_name``.
     """
     held_out = [source.held_out for source in sources]
-    if len(sources) > 1 and len(set(held_out)) == 1:
+    if len(set(held_out)) == 1 and (by_name or not held_out[0]):
         odd = min(range(len(sources)), key=lambda i: _digest(sources[i].name))
-        held_out[odd] = not held_out[odd]
+        held_out[odd] = len(sources) > 1 and not held_out[odd]
     pairs = zip(sources, held_out, strict=True)
     chosen = [replace(source, held_out=held) for source, held in pairs]
     return sorted(chosen, key=lambda source: source.held_out)  # keeps the order within a split
@@ -147,9 +160,11 @@ def _choose_target(
     usable = list(sources)
     headers: list[Header] = []
     if options.image_size is None or options.channels == "auto":
-        found = decode_all([source.content for source in sources], None)
         usable = []
-        with track("reading headers", len(sources), request.show_progress) as advance:
+        with (
+            closing(decode_all([source.content for source in sources], None)) as found,
+            track("reading headers", len(sources), request.show_progress) as advance,
+        ):
             for source, decoded in zip(sources, found, strict=True):
                 advance(1)
                 if decoded.header is None:
@@ -243,15 +258,22 @@ class _Filling:
                 self._fill(writer)
                 return open_packed(file, show_progress=show)
         path = cache.make_room(key, len(self.sources) * int(np.prod(self._shape)))
+        if path is None:
+            return self.read(None)
         with create_packed(path, *about, show_progress=show) as writer:
             self._fill(writer)
-        return open_packed(path, show_progress=show)
+        data = open_packed(path, show_progress=show)
+        if self.tally.skipped_kinds & PASSING_KINDS:
+            cache.forget(key)  # the next start may be able to read them
+        return data
 
     def _fill(self, writer: PackedWriter) -> None:
         used: list[ImageSource] = []
         records: list[PictureRecord] = []
-        found = decode_all([source.content for source in self.sources], self.target)
-        with track("decoding", len(self.sources), self.request.show_progress) as advance:
+        with (
+            closing(decode_all([s.content for s in self.sources], self.target)) as found,
+            track("decoding", len(self.sources), self.request.show_progress) as advance,
+        ):
             for source, decoded in zip(self.sources, found, strict=True):
                 advance(1)
                 if decoded.header is None or decoded.pixels is None:
@@ -277,9 +299,13 @@ def _check(data: ImageData, request: DataRequest, origin: str) -> None:
     """Refuse images that cannot be those of the run that they are read for."""
     if request.limit is not None and len(data.train) + len(data.test) > request.limit:
         raise DataError(_too_many(origin, request.limit))
-    if request.shape is not None and data.spec.shape != request.shape:
+    _check_shape(data.spec.shape, request, origin)
+
+
+def _check_shape(shape: tuple[int, int, int], request: DataRequest, origin: str) -> None:
+    if request.shape is not None and shape != request.shape:
         raise DataError(
-            f"the images from {origin} are {data.spec.shape} in (channels, height, width), "
+            f"the images from {origin} are {shape} in (channels, height, width), "
             f"and those of the run {request.shape}"
         )
 

@@ -17,6 +17,9 @@ import numpy as np
 
 from .reading import Header, Pictures, Target, Unreadable, read_header, read_picture
 
+READY = b"ready\n"
+"""What a worker says once it can work."""
+
 
 @dataclass(frozen=True)
 class Decoded:
@@ -48,36 +51,28 @@ def encode_job(paths: Sequence[Path], target: Target | None) -> bytes:
     return json.dumps(job).encode() + b"\n"  # ASCII: a name that is not UTF-8 keeps its bytes
 
 
-def decode_answer(line: bytes, pixels: np.ndarray) -> list[Decoded]:
-    """What a worker answered; ``pixels`` ``(n, C, H, W)`` are those of the files that have some."""
-    rows = iter(pixels)
-    return [_from_json(answer, rows) for answer in json.loads(line)]
-
-
-def _from_json(answer: dict[str, Any], rows: Any) -> Decoded:
-    if answer["kind"]:
-        return Decoded(kind=answer["kind"], reason=answer["reason"])
-    return Decoded(Header(**answer["header"]), next(rows, None))
-
-
-def count_usable(line: bytes) -> int:
-    """Files of an answer that were read."""
-    return sum(not answer["kind"] for answer in json.loads(line))
+def decode_answer(answer: dict[str, Any], pixels: np.ndarray | None) -> Decoded:
+    """What a worker found of a file; ``pixels`` are what followed the message."""
+    header = answer["header"] and Header(**answer["header"])
+    return Decoded(header, pixels, answer["kind"], answer["reason"])
 
 
 def work() -> None:
-    """Answer jobs until standard input ends: the worker process."""
+    """Answer jobs until standard input ends: the worker process. For each file there is a message,
+    and its pixels.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
+    out = sys.stdout.buffer
+    out.write(READY)
+    out.flush()
     for line in sys.stdin.buffer:
         job = json.loads(line)
         target = job["target"] and Target(**job["target"])
-        found = [decode(Path(path), target) for path in job["paths"]]
-        answer = [
-            {"header": d.header and asdict(d.header), "kind": d.kind, "reason": d.reason}
-            for d in found
-        ]
-        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-        for decoded in found:
-            if decoded.pixels is not None:
-                sys.stdout.buffer.write(decoded.pixels.data)
-        sys.stdout.buffer.flush()
+        for path in job["paths"]:
+            found = decode(Path(path), target)
+            header = found.header and asdict(found.header)
+            answer = {"header": header, "kind": found.kind, "reason": found.reason}
+            out.write(json.dumps(answer).encode() + b"\n")
+            if found.pixels is not None:
+                out.write(found.pixels.data)
+        out.flush()

@@ -34,6 +34,11 @@ class Tally:
         other._skipped.update(self._skipped)
         return other
 
+    @property
+    def skipped_kinds(self) -> set[str]:
+        """The reasons why files are not used."""
+        return set(self._skipped)
+
     def skip(self, kind: str) -> None:
         """A file is not used."""
         self._skipped[kind] += 1

@@ -18,6 +18,7 @@ import numpy as np
 
 from ...errors import DataError, printable
 from ...storage import atomic
+from ...storage.capacity import format_bytes
 from ..datasets import ImageData, Split
 from ..track import Advance, track
 from .header import (
@@ -268,7 +269,7 @@ def create_packed(
     path = Path(path)
     try:
         atomic.make_folder(path.parent)
-        _remove_leftovers(path)
+        remove_leftovers(path.parent, _prefix(path))
         file, temporary = _open_temporary(path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
@@ -363,14 +364,6 @@ def _add_split(
         advance(len(images))
 
 
-def format_bytes(size: int) -> str:
-    """``12.3 GiB``, or MiB or KiB for less."""
-    for power, unit in ((30, "GiB"), (20, "MiB")):
-        if size >= 2**power:
-            return f"{size / 2**power:.1f} {unit}"
-    return f"{size / 2**10:.1f} KiB"
-
-
 def _no_room(folder: str, needed: int, reason: str) -> DataError:
     return DataError(
         f"no room in {folder}: the packed images need {format_bytes(needed)} or more ({reason})"
@@ -392,9 +385,12 @@ def _scratch() -> str:
     return str(on_disk) if usable else tempfile.gettempdir()
 
 
+_PACKING = ".packing-"
+
+
 def _prefix(path: Path) -> str:
     """Of the names of temporary siblings of ``path``."""
-    return f".{path.name}.packing-"
+    return f".{path.name}{_PACKING}"
 
 
 def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
@@ -425,13 +421,18 @@ def _rename(file: BinaryIO, temporary: Path, path: Path) -> None:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary siblings of writers that were killed: those that nobody has locked."""
-    for name in os.listdir(path.parent):  # noqa: PTH208 (names alone)
-        if name.startswith(_prefix(path)) and name.endswith(".tmp"):
+def remove_leftovers(folder: Path, prefix: str = "") -> None:
+    """Remove the temporary files of writers that were killed: those that nobody has locked.
+
+    Args:
+        folder: where they are.
+        prefix: how their names begin; those of all packed files by default.
+    """
+    for name in os.listdir(folder):  # noqa: PTH208 (names alone)
+        if name.startswith(prefix) and _PACKING in name and name.endswith(".tmp"):
             # One that cannot be opened or removed is not in the way.
             with contextlib.suppress(OSError):
-                _remove_if_unused(path.with_name(name))
+                _remove_if_unused(folder / name)
 
 
 def _remove_if_unused(leftover: Path) -> None:

@@ -50,6 +50,12 @@ least.
 MAX_LISTED_CLASSES = 12
 """Names of classes in an error."""
 
+LEGACY_RULES = (
+    "the run is of an older genkit, which turned no picture upright, took suffixes at their word, "
+    "and left out sizes and channels that were not the most frequent: where that matters, go on "
+    "with that version"
+)
+"""Why the images of an older run on a folder may not be found, though nothing has changed."""
 MAX_WINDOW_BYTES = 256
 """Of the metrics since the last log row, for each step."""
 
@@ -261,12 +267,13 @@ class Run:
         asked = root is not None or dataset is not None
         request = replace(self._request(root, show_progress, asked), options=options)
         try:
-            data = load_dataset(self.registry, name, request, notify)
+            data = self.verify_dataset(load_dataset(self.registry, name, request, notify))
         except DataError as error:
-            if dataset is not None or (gone := self._describe_gone()) is None:
-                raise
-            raise DataUnavailableError(gone) from error
-        self.verify_dataset(data)
+            if dataset is None and (gone := self._describe_gone()) is not None:
+                raise DataUnavailableError(gone) from error
+            if known.is_legacy and ":" in known.name:
+                raise DataError(f"{error} ({LEGACY_RULES})") from error
+            raise
         if dataset is None:
             return known, data
         return relocate(known, self.registry, name, data, options), data

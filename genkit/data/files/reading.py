@@ -5,6 +5,7 @@ is untrusted. Torch-free, so that worker processes start fast.
 import io
 import stat
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -235,13 +236,16 @@ def open_image(source: Path | bytes, formats: list[str], max_pixels: int) -> Ite
         ) from None
 
 
+_WARNINGS = threading.RLock()
+
+
 @contextmanager
 def _opened(source: Pictures, pixels: bool) -> Iterator[Image.Image]:
     """The picture, not decoded yet, of a size and depth that can be used. What decoders raise in
     the body of the ``with`` becomes :class:`Unreadable`; their warnings are for programmers.
     """
     found = None
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():  # which belong to the whole program
         warnings.simplefilter("ignore")
         try:
             if isinstance(source, Image.Image):

@@ -68,6 +68,18 @@ def load(argument: object, root: Path = Path("data"), **options: object) -> genk
     return load_dataset(discover(), f"hf:{argument}", request)
 
 
+def test_a_readme_cannot_name_files_that_are_elsewhere(tmp_path: Path) -> None:
+    for folder in ("mine", "secret"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            (tmp_path / folder / f"{number}.png").write_bytes(encoded(number))
+    for place in (f"{tmp_path}/secret/*.png", "../secret/*.png"):
+        header = f"configs:\n- config_name: default\n  data_files: '{place}'"
+        (tmp_path / "mine" / "README.md").write_text(f"---\n{header}\n---\n")
+        with pytest.raises(genkit.DataError, match="which is not in the folder"):
+            load(tmp_path / "mine")
+
+
 def shown(data: genkit.ImageData) -> Iterator[tuple[bytes, int]]:
     for split in (data.train, data.test):
         for image, label in zip(split.images, split.labels, strict=True):

@@ -5,6 +5,7 @@ are decoded by genkit, as files of a stranger are. No code of a dataset is run, 
 unpickled: only :data:`READERS` are used.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,7 +130,21 @@ def _make_builder(request: DataRequest, path: Path | None, subset: str | None) -
         raise DataUnavailableError(f"dataset {name} is not available: {_one_line(error)}") from None
     if (reader := _reader(builder)) not in READERS:
         raise DataError(f"{name} is in the format {reader}, not Parquet or a folder of images")
+    if path is not None and not is_file:
+        _check_inside(builder, path)
     return builder
+
+
+def _check_inside(builder: Any, folder: Path) -> None:
+    """Refuse a folder whose README names files that are elsewhere.
+
+    Raises:
+        DataError: naming the first.
+    """
+    for files in (builder.config.data_files or {}).values():
+        for file in map(str, files):
+            if "://" in file or not Path(os.path.normpath(file)).is_relative_to(folder):
+                raise DataError(f"hf:{folder}: its README names {file}, which is not in the folder")
 
 
 def _reader(builder: Any) -> str:

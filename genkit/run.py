@@ -257,9 +257,9 @@ class Run:
         if dataset is not None and not isinstance(dataset, str):
             return known, self.verify_dataset(images_in_memory(dataset))
         if dataset is None and known.distribution is None:
-            how = f"genkit.resume({str(self.path)!r}, dataset=...)"
             raise UsageError(
-                f"{self.path} was trained on {known.source}: the program that has them calls {how}"
+                f"{self.path} was trained on {known.source}: the program that has them passes "
+                "dataset=... to genkit.resume, genkit.evaluate or the run's methods"
             )
         name = dataset or f"{known.distribution}/{known.name}"
         registered, _ = find_dataset(self.registry, name)

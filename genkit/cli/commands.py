@@ -32,7 +32,7 @@ COMMANDS = {
     "compare": CommandEntry("Judge", "Show runs side by side.", "judge:compare"),
     "report": CommandEntry("Judge", "Write a run's report: one HTML file.", "judge:report"),
     "plot": CommandEntry("Judge", "Draw the curves of a run.", "judge:plot"),
-    "data": CommandEntry("Data", "Pack a dataset into one file.", "data:data"),
+    "data": CommandEntry("Data", "Inspect a dataset, or pack it into one file.", "data:data"),
     "runs": CommandEntry(
         "Find", "List the runs in a folder, with state and last losses.", "find:runs"
     ),

@@ -108,7 +108,7 @@ def _print_inspection(found: "Inspection") -> None:
     print_line(data.summary or f"{len(data.train):,} images to train, {len(data.test):,} held out")
     facts = [
         ("source", data.source),
-        ("images", f"{height}x{width} (height x width), {channels} channels"),
+        ("images", f"{height}x{width} (height x width), {_name_channels(channels)}"),
         ("mean", f"{mean} (0 to 255)"),
         ("spread", f"{spread} (standard deviation)"),
     ]
@@ -120,10 +120,14 @@ def _print_inspection(found: "Inspection") -> None:
         rows = [(name, f"{n:,}", f"{m:,}") for name, n, m in found.classes]
         print_table([("class", "training", "held out"), *rows], max_cell=MAX_CELL)
     _print_list("not used", (f"{name}: {reason}" for name, reason in found.unused))
-    _print_groups("the same pixels", found.exact)
-    _print_groups("nearly the same", found.near)
+    _print_groups("groups of the same pixels", found.exact)
+    _print_groups("groups that look alike", found.near)
     for warning in found.warnings:
         print_line(f"warning: {warning}")
+
+
+def _name_channels(channels: int) -> str:
+    return {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
 
 
 def _print_groups(title: str, groups: Sequence[Sequence[str]]) -> None:
@@ -133,10 +137,9 @@ def _print_groups(title: str, groups: Sequence[Sequence[str]]) -> None:
 def _print_list(title: str, lines: Iterable[str]) -> None:
     """The whole list: this is the command that leaves nothing out."""
     found = list(lines)
-    if found:
-        print_line(f"{title} ({len(found):,}):")
-        for line in found:
-            print_line(f"  {line}")
+    print_line(f"{title} ({len(found):,}){':' if found else ''}")
+    for line in found:
+        print_line(f"  {line}")
 
 
 @data.command(cls=DatasetCommand)

@@ -101,6 +101,8 @@ def cli(debug: bool) -> None:
     """Train, sample and share small generative image models; every model and dataset is a plugin.
 
     Start with: genkit train simple-gan
+
+    With your own pictures: genkit train simple-gan --dataset "folder:MY PICTURES" --image-size 64
     """
 
 

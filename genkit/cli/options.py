@@ -14,7 +14,7 @@ import click
 from pydantic_core import PydanticUndefined
 
 from ..config import MAX_SEED, Config, type_name
-from ..errors import close_names
+from ..errors import UnknownNameError, close_names
 
 if TYPE_CHECKING:
     from ..data.dataset_options import InstalledDatasets
@@ -243,7 +243,10 @@ class DatasetCommand(SectionedCommand):
         datasets = InstalledDatasets(discover())
         self._of_datasets = dataset_sections(datasets)
         if (dataset := self._named(ctx, args)) is not None:
-            self._of_datasets = dataset_sections(datasets, dataset)
+            try:
+                self._of_datasets = dataset_sections(datasets, dataset)
+            except UnknownNameError as error:  # it is an argument here, not an option
+                raise UnknownNameError(str(error).replace("type --dataset ", "type ")) from None
         self.params = [*self._own, *self._options()]
         return super().parse_args(ctx, args)
 

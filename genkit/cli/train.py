@@ -91,6 +91,13 @@ class _ModelCommand(SectionedCommand):
             OptionSection("Options of every model", self._core),
         ]
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
+        formatter.write_text(
+            f"Datasets of plugins may have options, too: genkit train {self.name} --dataset NAME "
+            "--help shows them."
+        )
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from ..data.dataset_options import InstalledDatasets
 
@@ -105,6 +112,11 @@ class _ModelCommand(SectionedCommand):
                 hint = [REPLACED[error.option_name]]
                 raise click.NoSuchOption(error.option_name, possibilities=hint, ctx=ctx) from None
             raise
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.message:
+                raise
+            how = "put a name with spaces in quotes, and --dataset before the name of a dataset"
+            raise click.UsageError(f"{error.message}: {how}", ctx) from None
 
 
 def _dataset_of_file(config: str | None) -> str | None:
@@ -140,7 +152,11 @@ def _resolve_to_toml(model: str, values: dict[str, Any], file: Path | None) -> s
 
 @click.command(cls=_ModelGroup, options_metavar="", subcommand_metavar="MODEL [OPTIONS]")
 def train() -> None:
-    """Train a model. The last line printed is the run's folder, the line before it the path of the
+    """Train a model: genkit train simple-gan.
+
+    With your own pictures: genkit train simple-gan --dataset "folder:MY PICTURES" --image-size 64
+
+    The last line printed is the run's folder, the line before it the path of the
     latest samples.
     """
 

@@ -25,6 +25,11 @@ def find_dataset(registry: Registry, dataset: str) -> tuple[Registered[DatasetEn
     try:
         return registry.find(DatasetEntry, name), argument
     except UnknownNameError:
+        if _is_file(dataset):
+            raise UnknownNameError(
+                f"unknown dataset {dataset!r}; for a packed file type "
+                f"--dataset {quote(f'packed:{dataset}')}"
+            ) from None
         on_a_drive = len(name) == 1 and name.isalpha() and argument.startswith(("\\", "/"))
         if not on_a_drive and not _is_folder(dataset):
             raise
@@ -38,7 +43,14 @@ def find_dataset(registry: Registry, dataset: str) -> tuple[Registered[DatasetEn
 def _is_folder(path: str) -> bool:
     try:
         return Path(path).expanduser().is_dir()
-    except RuntimeError:  # ~ of nobody
+    except (RuntimeError, OSError, ValueError):  # ~ of nobody, or no path at all
+        return False
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
         return False
 
 

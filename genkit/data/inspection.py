@@ -17,7 +17,7 @@ from torch import Tensor
 from ..plugins.registry import Registry
 from .datasets import DataRequest, ImageData, Notify, Split, load_dataset
 from .files.collection import PictureRecord
-from .files.reading import perceptual_hash
+from .files.reading import Header, perceptual_hash
 from .files.summary import describe_size
 from .images import from_uint8, grid
 from .track import track
@@ -94,8 +94,14 @@ def inspect(
         spread=spread,
         exact=[[names[number] for number in group] for group in exact],
         near=[[names[number] for number in group] for group in near],
-        warnings=list(_warnings(data, spread, exact)),
+        warnings=[*_of_sizes(headers, request), *_warnings(data, spread, exact)],
     )
+
+
+def _of_sizes(headers: Sequence[Header], request: DataRequest) -> Iterator[str]:
+    sizes = {(header.height, header.width) for header in headers}
+    if len(sizes) > 1 and getattr(request.options, "image_size", None) is None:
+        yield "the images differ in size: training on them needs --image-size; shown as most are"
 
 
 def _names(data: ImageData, records: Sequence[PictureRecord]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, TrainOptions
+from ..hookspecs import DatasetEntry
 from ..interfaces import DataSpec, Trainer
 from ..plugins.registry import Registry
 from .dataset_options import check_text, find_dataset, make_options
@@ -104,9 +105,15 @@ def describe_named(
     ``options``; None: with the defaults.
     """
     registered, argument = find_dataset(registry, name)
-    full_name = title(registered.entry.name, data.argument or argument)
+    full_name = title(registered.entry.name, data.argument or _absolute(registered.entry, argument))
     used = make_options(registered, options)
     return describe(full_name, registered.plugin.distribution, data, used)
+
+
+def _absolute(entry: DatasetEntry, argument: str) -> str:
+    """An argument that is a path, as it is found from every working directory."""
+    is_path = entry.argument in ("PATH", "FILE", "FOLDER", "DIR")
+    return str(expand_home(Path(argument)).absolute()) if is_path and argument else argument
 
 
 def relocate(
@@ -115,7 +122,9 @@ def relocate(
     """What ``run.json`` says of the images of a run that are in the dataset ``name`` now."""
     registered, argument = find_dataset(registry, name)
     where: dict[str, Any] = {
-        "name": title(registered.entry.name, data.argument or argument),
+        "name": title(
+            registered.entry.name, data.argument or _absolute(registered.entry, argument)
+        ),
         "distribution": registered.plugin.distribution,
         "source": data.source,
     }

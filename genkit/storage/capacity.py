@@ -36,13 +36,16 @@ def require_memory(needed: int, what: str, instead: str) -> None:
         )
 
 
-def require_disk(folder: Path, needed: int, what: str) -> None:
+def require_disk(
+    folder: Path, needed: int, what: str, instead: str = "ask for fewer, or write elsewhere"
+) -> None:
     """Refuse what does not fit on the disk of ``folder``, which need not exist yet.
 
     Args:
         folder: where it is to be written.
         needed: bytes.
         what: what needs them, in the plural.
+        instead: what to do instead.
 
     Raises:
         UsageError: there is less.
@@ -52,7 +55,7 @@ def require_disk(folder: Path, needed: int, what: str) -> None:
     if needed > free:
         raise UsageError(
             f"{what} need {format_bytes(needed)} of disk, and {format_bytes(free)} are free in "
-            f"{folder}: ask for fewer, or write elsewhere"
+            f"{folder}: {instead}"
         )
 
 

@@ -49,6 +49,7 @@ def folder(request: DataRequest) -> ImageData:
         sources, names = _legacy_sources(found), None
     else:
         sources, names = _make_sources(found)
+    remarks = [] if names or request.legacy else found.why_no_classes()
     return collect_images(
         request,
         sources,
@@ -56,6 +57,7 @@ def folder(request: DataRequest) -> ImageData:
         class_names=names,
         argument=str(top),
         left_out=found.left_out,
+        remarks=remarks,
     )
 
 
@@ -104,6 +106,14 @@ class _Scan:
                 elif self._is_new(path, below, seen):
                     folders.append((path, below))
         self.at_top.sort()
+
+    def why_no_classes(self) -> list[str]:
+        """What is to be said where two or more subfolders are no classes."""
+        beside = [name for name in sorted(self.files) if "/" not in name]
+        pictures = [name for name in beside if ImageSource(name, self.top).has_image_suffix]
+        if len(self.at_top) < 2 or not pictures:
+            return []
+        return [f"subfolders are no classes, as {pictures[0]} lies beside them"]
 
     def _folders(self, path: Path, name: str) -> Iterator[tuple[Path, str]]:
         """The folders in a folder, with their path below the top; files are recorded."""
@@ -182,7 +192,7 @@ def _kind(path: Path) -> str:
         return "dangling link" if error.errno == errno.ELOOP else "unreadable"
     if stat.S_ISDIR(mode):
         return "folder"
-    return "file" if stat.S_ISREG(mode) else "no file"
+    return "file" if stat.S_ISREG(mode) else "special file"
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -127,8 +127,15 @@ def forget(key: str) -> None:
 
 def make_room(key: str, size: int) -> Path | None:
     """Where to write an entry of about ``size`` bytes; older ones are removed to make room. None:
-    the disk has none, which a notice says.
+    there is none, which a notice says.
     """
+    if size > MAX_CACHE_BYTES:
+        warnings.warn(
+            f"decoded images are not kept: {format_bytes(size)} are more than the cache takes",
+            GenkitWarning,
+            stacklevel=2,
+        )
+        return None
     entries = []
     for path in _folder().glob("*.packed"):
         with suppress(OSError):  # another process has removed it

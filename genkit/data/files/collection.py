@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+from ...storage.capacity import require_disk
 from ..datasets import DataRequest, ImageData
 from ..packed.reader import open_packed
-from ..packed.writer import PackedWriter, create_packed, temporary_packed
+from ..packed.writer import PackedWriter, create_packed, scratch_folder, temporary_packed
 from ..track import track
 from . import cache
 from .decoder import Decoded
@@ -84,6 +85,7 @@ def collect_images(
     argument: str | None = None,
     left_out: Sequence[tuple[str, str]] = (),
     files: Sequence[Path] | None = None,
+    remarks: Sequence[str] = (),
 ) -> ImageData:
     """Decode pictures and make them one shape, as ``request.options`` say.
 
@@ -100,6 +102,7 @@ def collect_images(
         left_out: files that are no sources, each with a reason in a few words, for the summary.
         files: what the pictures come from where contents are no paths, so that they are cached,
             too; None: they are not.
+        remarks: for the summary, behind what was done to the pictures.
 
     Raises:
         DataError: there is nothing to train on, the sizes differ, or too many images.
@@ -109,13 +112,13 @@ def collect_images(
     ordered = _with_both_splits(sources, by_name)
     key = None
     if options.cache and request.records is None:
-        more = [class_names, sorted(kind for _, kind in left_out)]
+        more = [class_names, sorted(kind for _, kind in left_out), *remarks]
         key = cache.key(ordered, options, request, origin, files, more)
     data = cache.find(key, request.show_progress) if key else None
     if request.records is not None:
         request.records.extend(PictureRecord(name, None, problem=why) for name, why in left_out)
     if data is None:
-        tally = Tally(left_out)
+        tally = Tally(left_out, remarks)
         target, usable = _choose_target(ordered, options, request, origin, tally)
         _check_shape((target.channels, target.height, target.width), request, origin)
         names = tuple(class_names) if class_names else None
@@ -186,6 +189,8 @@ def _common_size(headers: Sequence[Header], request: DataRequest, origin: str) -
         DataError: they differ.
     """
     sizes = Counter((header.height, header.width) for header in headers)
+    if len(sizes) > 1 and request.records is not None:
+        return sizes.most_common(1)[0][0]  # to be looked at, not to be trained on
     if len(sizes) > 1:
         listed = sizes.most_common(LISTED_SIZES)
         parts = [f"{count:,} of {describe_size(size)}" for size, count in listed]
@@ -254,6 +259,7 @@ class _Filling:
         about = self._shape, self.class_names, self.class_names is not None
         show = self.request.show_progress
         if key is None:
+            self._check_room()
             with temporary_packed(*about) as (writer, file):
                 self._fill(writer)
                 return open_packed(file, show_progress=show)
@@ -266,6 +272,11 @@ class _Filling:
         if self.tally.skipped_kinds & PASSING_KINDS:
             cache.forget(key)  # the next start may be able to read them
         return data
+
+    def _check_room(self) -> None:
+        size = len(self.sources) * int(np.prod(self._shape))
+        count = f"{len(self.sources):,} images of {describe_size(self._shape[1:])}"
+        require_disk(Path(scratch_folder()), size, count, "choose a smaller --image-size")
 
     def _fill(self, writer: PackedWriter) -> None:
         used: list[ImageSource] = []
@@ -311,7 +322,10 @@ def _check_shape(shape: tuple[int, int, int], request: DataRequest, origin: str)
 
 
 def _too_many(origin: str, limit: int) -> str:
-    return f"{origin}: there are more than the {limit:,} images of the run"
+    return (
+        f"{origin}: there are more than the {limit:,} images of the run: "
+        "move those that were added elsewhere, or train a new run"
+    )
 
 
 def _digest(name: str) -> bytes:

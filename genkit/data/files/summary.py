@@ -14,9 +14,13 @@ class Tally:
 
     Args:
         left_out: files that are not tried, each with a reason in a few words.
+        remarks: what else is to be said.
     """
 
-    def __init__(self, left_out: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, left_out: Sequence[tuple[str, str]] = (), remarks: Sequence[str] = ()
+    ) -> None:
+        self._remarks = list(remarks)
         self._skipped = Counter(kind for _, kind in left_out)
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.modes: Counter[str] = Counter()
@@ -30,7 +34,7 @@ class Tally:
 
     def of_skipped(self) -> "Tally":
         """A tally that knows of this one only what was skipped."""
-        other = Tally()
+        other = Tally(remarks=self._remarks)
         other._skipped.update(self._skipped)
         return other
 
@@ -63,7 +67,7 @@ class Tally:
     def line(self, target: Target, class_names: Sequence[str] | None) -> str:
         """The summary."""
         parts = [self._counts(class_names), self._resized(target), *self._conversions(target)]
-        parts.append(self._skipped_part())
+        parts += [*self._remarks, self._skipped_part()]
         return "; ".join(part for part in parts if part)
 
     def _counts(self, class_names: Sequence[str] | None) -> str:

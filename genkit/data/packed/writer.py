@@ -310,7 +310,7 @@ def temporary_packed(
     Raises:
         DataError: the file cannot be written.
     """
-    folder = _scratch()
+    folder = scratch_folder()
     try:
         file = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, buffering=0))  # noqa: SIM115
     except OSError as error:
@@ -379,7 +379,7 @@ def _cut(text: str) -> str:
     return printable(text).encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
-def _scratch() -> str:
+def scratch_folder() -> str:
     on_disk = Path("/var/tmp")
     usable = "TMPDIR" not in os.environ and on_disk.is_dir() and os.access(on_disk, os.W_OK)
     return str(on_disk) if usable else tempfile.gettempdir()

@@ -23,7 +23,7 @@ from ..errors import (
 from ..interfaces import DataSpec
 from ..plugins.registry import Registry
 from ..rng import Rng
-from .dataset_options import find_dataset, make_options, title
+from .dataset_options import find_dataset, make_options
 
 HASHED_IMAGES = 4096
 """Images that are hashed at a time, so that few of a mapped file are in memory at once."""
@@ -307,8 +307,6 @@ def load_dataset(
     options = make_options(registered, request.options)
     request = replace(request, argument=argument, options=options, skipped=[])
     load, name = registered.target(), registered.entry.name
-    if registered.entry.argument and not argument:
-        raise DataError(f"dataset {name}: name it as {title(registered.entry)}")
     with _no_root_errors(name), attribute_errors(f"dataset {name}", "to load"):
         loaded = load(request)
     if not isinstance(loaded, ImageData):

@@ -17,6 +17,8 @@ import numpy as np
 
 from .reading import Header, Pictures, Target, Unreadable, read_header, read_picture
 
+PIPE_BYTES = 2**18
+"""What is written to, or read from, a worker at a time."""
 READY = b"ready\n"
 """What a worker says once it can work."""
 
@@ -62,7 +64,7 @@ def work() -> None:
     and its pixels.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
-    out = sys.stdout.buffer
+    out = open(sys.stdout.fileno(), "wb", PIPE_BYTES, closefd=False)  # noqa: SIM115, PTH123
     out.write(READY)
     out.flush()
     for line in sys.stdin.buffer:

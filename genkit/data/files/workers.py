@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import GenkitWarning, first_line
-from .decoder import READY, Decoded, decode, decode_answer, encode_job
+from .decoder import PIPE_BYTES, READY, Decoded, decode, decode_answer, encode_job
 from .reading import Pictures, Target
 
 FILES_PER_JOB = 32
@@ -175,6 +175,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=PIPE_BYTES,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert self._process.stdin is not None

@@ -64,7 +64,7 @@ def work() -> None:
     and its pixels.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
-    out = open(sys.stdout.fileno(), "wb", PIPE_BYTES, closefd=False)  # noqa: SIM115, PTH123
+    out = open(sys.stdout.fileno(), "wb", PIPE_BYTES, closefd=False)  # noqa: SIM115
     out.write(READY)
     out.flush()
     for line in sys.stdin.buffer:

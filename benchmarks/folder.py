@@ -1,5 +1,5 @@
 """``python -m benchmarks.folder [--images 20000]``: a folder of pictures at the first and at the
-second start, packed and not, beside torchvision's ImageFolder and DataLoader; peak memory of each.
+second start, packed and not, beside torchvision's ImageFolder and DataLoader; peak memory of each process.
 
 Every figure is of a process of its own. The pictures are made on the spot: colour PNGs of 160x120,
 smooth and noisy, in ten classes. Nothing else should run meanwhile.
@@ -68,7 +68,7 @@ def _read_by_torchvision(folder: Path) -> int:
 
 
 def measure(task: str, folder: Path, packed: Path, cache: Path) -> dict[str, float]:
-    """Run one task in a process of its own: seconds and MiB, those of its workers' largest too."""
+    """Run one task in a process of its own: seconds, and MiB without its workers."""
     command = [sys.executable, "-m", "benchmarks.folder", "--task", task]
     command += ["--folder", str(folder), "--packed", str(packed)]
     environment = {"XDG_CACHE_HOME": str(cache), "PATH": "/usr/bin:/bin"}
@@ -85,8 +85,7 @@ def child(task: str, folder: Path, packed: Path) -> None:
     images = run_task(task, folder, packed)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    print(json.dumps({"images": images, "seconds": seconds, "peak": peak, "worker": worker}))
+    print(json.dumps({"images": images, "seconds": seconds, "peak": peak}))
 
 
 def main() -> None:
@@ -104,14 +103,14 @@ def main() -> None:
         folder, cache = Path(scratch, "pictures"), Path(scratch, "cache")
         packed = Path(scratch, "pictures.packed")
         make_pictures(folder, arguments.images)
-        print("task         images/s   seconds   peak MiB   of a worker")
+        print("task         images/s   seconds   peak MiB")
         for _ in range(arguments.rounds):
             shutil.rmtree(cache, ignore_errors=True)
             packed.unlink(missing_ok=True)
             for task in TASKS:
                 found = measure(task, folder, packed, cache)
                 rate = found["images"] / found["seconds"]
-                shown = f"{found['seconds']:9.2f}  {found['peak']:9.0f}  {found['worker']:12.0f}"
+                shown = f"{found['seconds']:9.2f}  {found['peak']:9.0f}"
                 print(f"{task:12} {rate:8.0f} {shown}", flush=True)
 
 

@@ -1,5 +1,5 @@
 """``python -m benchmarks.folder [--images 20000]``: a folder of pictures at the first and at the
-second start, packed and not, beside torchvision's ImageFolder and DataLoader; peak memory of each process.
+second start, packed and not, beside torchvision's ImageFolder and DataLoader; peak memory.
 
 Every figure is of a process of its own. The pictures are made on the spot: colour PNGs of 160x120,
 smooth and noisy, in ten classes. Nothing else should run meanwhile.

@@ -75,7 +75,7 @@ class TrainOptions(Config):
         description="on an image file that cannot be used: skip the file, or refuse the dataset",
     )
     flip: bool = Field(
-        False, description="mirror half of the images left to right, drawn anew for each batch"
+        False, description="mirror half of the images left to right, at random in each batch"
     )
     stop_on_collapse: bool = Field(
         False,

@@ -111,6 +111,7 @@ def attribute_errors(owner: str | None, doing: str) -> Iterator[None]:
         doing: at what, behind ``OWNER failed``.
 
     Raises:
+        OutOfMemoryError: memory ran out, in the user's own code too.
         PluginError: naming the owner.
     """
     try:
@@ -133,14 +134,8 @@ def memory_errors() -> Iterator[None]:
     Raises:
         OutOfMemoryError: naming the size that could not be allocated, where it is known.
     """
-    try:
+    with attribute_errors(None, ""):
         yield
-    except GenkitError:
-        raise
-    except Exception as error:
-        if shortage := memory_shortage(error):
-            raise OutOfMemoryError(shortage) from error
-        raise
 
 
 LESS_MEMORY = "use smaller images, a smaller model or fewer at a time (--batch-size, --count)"

@@ -295,7 +295,7 @@ def test_help_has_a_section_for_each_set_of_options(
     assert "stripe" not in out
     assert "stripes_plugin" not in sys.modules
     out = run_cli(capsys, "train", "ae", "--dataset=stripes:3", "--help")[1]
-    assert "Options of stripes:\n  --stripe-width INTEGER" in out
+    assert "Options of stripes:SEED:\n  --stripe-width INTEGER" in out
     Path("a.toml").write_text('dataset = "stripes"\n')
     out = run_cli(capsys, "train", "ae", "--config", "a.toml", "--help")[1]
     assert "--upright / --no-upright" in out
@@ -463,6 +463,39 @@ def test_a_folder_that_moved_is_found_by_data_root(
     pictures.rename("new")
     code, _, err = run_cli(capsys, *command, "--data-root", "new")
     assert code == 0, err
+
+
+def test_checks_of_a_dataset_take_its_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(Path("photos"), seed=0)
+    Image.new("RGB", (9, 5)).save("photos/wide.png")
+    check = ["check", "--kind", "dataset", "folder:photos"]
+    code, out, _ = run_cli(capsys, *check)
+    assert code == 1
+    assert "images differ in size" in out
+    code, out, _ = run_cli(capsys, *check, "--option", "image-size=6", "--option", "channels=1")
+    assert code == 0, out
+    for wrong, message in (("image_size", "is not NAME=VALUE"), ("sise=6", "unknown option 'sise'")):
+        code, _, err = run_cli(capsys, *check, "--option", wrong)
+        assert code == 2, err
+        assert message in err
+    code, _, err = run_cli(capsys, "check", "ae", "--option", "a=1")
+    assert code == 2
+    assert "only datasets have options here" in err
+
+
+def test_a_user_without_a_home_directory_resumes(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genkit.train("ae", dataset="folder:photos", out="run", **QUICK)
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", staticmethod(nowhere))
+    assert genkit.resume("run", 4, progress=False).step == 4
 
 
 def test_a_report_finds_images_that_moved(

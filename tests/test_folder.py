@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from genkit import DataError, DataRequest, ImageData, ImageOptions
 from genkit.data.datasets import load_dataset
 from genkit.data.files import collection, workers
 from genkit.data.files.decoder import Decoded
+from genkit.data.packed.reader import open_packed
 from genkit.plugins.registry import discover
 from tests.conftest import run_cli
 
@@ -376,13 +378,26 @@ def test_a_folder_without_pictures_says_what_is_there(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in of the system's answer, as root may read every folder."""
     pictures(tmp_path / "a")
-    (tmp_path / "b").mkdir(mode=0)
+    (tmp_path / "b").mkdir()
+    real = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
     notes: list[str] = []
-    load(tmp_path, notes)
-    assert any("cannot be read" in note for note in notes)
+    data = load(tmp_path, notes)
+    assert any("b: cannot be read: Permission denied" in note for note in notes)
+    assert "1 unreadable folder" in str(data.summary)
+    with pytest.raises(DataError, match="b: cannot be read"):
+        load(tmp_path, on_bad_image="refuse")
 
 
 def test_masks_of_0_and_1_are_said(tmp_path: Path) -> None:
@@ -437,6 +452,24 @@ def test_runs_of_before_find_their_images(tmp_path: Path) -> None:
     data = load_dataset(discover(), f"folder:{tmp_path}", request)
     assert data.test.images[:, 0, 0, 0].tolist() == [9, 19]
     assert data.classes is None
+
+
+def test_a_large_folder_without_a_cache_is_mapped_from_a_file_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path / "photos", 23)
+    in_memory = load(tmp_path / "photos", cache=False)
+    monkeypatch.setattr(collection, "open_packed", partial(open_packed, max_memory_bytes=100))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    mapped = load(tmp_path / "photos", cache=False)
+    assert mapped.train.release is not None
+    assert mapped.fingerprint() == in_memory.fingerprint()
+    assert mapped.test.images.equal(in_memory.test.images)
+    assert not list(scratch.iterdir())
+    mapped.train.images[0] = 7  # a copy of the page, as for images in memory
 
 
 def cached(own_cache: Path) -> list[Path]:
@@ -701,7 +734,8 @@ def test_classes_are_in_one_order_whatever_form_accents_have(tmp_path: Path) -> 
     found = []
     for form in ("NFC", "NFD"):
         for name in names:
-            pictures(tmp_path / form / unicodedata.normalize(form, name), 4)  # type: ignore[arg-type]
+            written: str = unicodedata.normalize(form, name)  # type: ignore[arg-type]
+            pictures(tmp_path / form / written, 4)
         found.append(load(tmp_path / form))
     assert found[0].class_names == found[1].class_names == ("fleur", "zoo", "école")
     assert found[0].fingerprint() == found[1].fingerprint()

@@ -2,7 +2,9 @@
 fixes what is wrong.
 """
 
+import ast
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,46 @@ from genkit import DataError
 from genkit.data.in_memory import from_images
 
 WORDS = ("no", "yes")
+CALLS: tuple[Callable[[Any], Any], ...] = (
+    lambda images: (images * 255).round().astype("uint8"),
+    lambda images: (images * 255).round().to(torch.uint8),
+    lambda images: ((images + 1) * 127.5).round().astype("uint8"),
+    lambda images: ((images + 1) * 127.5).round().to(torch.uint8),
+    lambda images: images.round().astype("uint8"),
+    lambda images: images.round().to(torch.uint8),
+    lambda images: images.astype("uint8"),
+    lambda images: images.to(torch.uint8),
+    lambda images: (images / 257).round().astype("uint8"),
+    lambda images: (images.float() / 257).round().to(torch.uint8),
+    lambda images: images.astype("uint8") * 255,
+    lambda images: images.to(torch.uint8) * 255,
+    lambda images: (
+        ((images - images.min()) / (images.max() - images.min()) * 255).round().astype("uint8")
+    ),
+    lambda images: (
+        ((images - images.min()) / (images.max() - images.min()) * 255).round().to(torch.uint8)
+    ),
+    lambda images: torch.from_numpy(images).permute(0, 3, 1, 2),
+    lambda images: images.permute(0, 3, 1, 2),
+    lambda images: torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+    lambda images: torch.stack(images).permute(0, 3, 1, 2),
+    lambda x: genkit.ImageData(genkit.Split(x[10:]), genkit.Split(x[:10]), "mine"),
+)
+"""What messages advise."""
+
+
+def written_as(shown: str) -> Callable[[Any], Any]:
+    """The one of :data:`CALLS` that is written as a message shows it, to the last character that
+    matters.
+    """
+    module = ast.parse(Path(__file__).read_text())
+    assigned = (node for node in module.body if isinstance(node, ast.AnnAssign))
+    listed = next(node.value for node in assigned if ast.unparse(node.target) == "CALLS")
+    assert isinstance(listed, ast.Tuple)
+    wanted = ast.dump(ast.parse(shown, mode="eval").body)
+    bodies = [ast.dump(call.body) for call in listed.elts if isinstance(call, ast.Lambda)]
+    assert wanted in bodies, f"no call is written as {shown}"
+    return CALLS[bodies.index(wanted)]
 
 
 def drawn(*shape: int) -> np.ndarray:
@@ -161,9 +203,8 @@ def test_the_calls_that_messages_show_work() -> None:
         with pytest.raises(DataError) as caught:
             from_images(images)
         shown = str(caught.value)
-        names = {"images": images, "torch": torch, "np": np, "genkit": genkit}
-        x = eval(shown.split("or x = ")[1].split(" if the")[0], names)  # noqa: S307
-        data = eval(shown.split(" give ")[1], {**names, "x": x})  # noqa: S307
+        x = written_as(shown.split("or x = ")[1].split(" if the")[0])(images)
+        data = written_as(shown.split(" give ")[1])(x)
         assert data.spec.shape == (3, 4, 9)
 
 
@@ -188,7 +229,7 @@ def test_numbers_that_are_not_uint8_are_refused_with_the_call_for_their_range(
         from_images(given)
     shown = str(caught.value).split("0 to 255: ", 1)[1].partition(", if ")[0]
     assert shown.startswith(call)
-    made = eval(shown, {"images": given, "torch": torch})  # noqa: S307 (it is what is tested)
+    made = written_as(shown)(given)
     expected = drawn(20, 9, 8).astype(int)
     if images.dtype == bool:
         expected = (expected > 127) * 255
@@ -248,7 +289,7 @@ def test_sizes_that_differ_are_counted_and_the_call_is_shown() -> None:
         *pictures("L", 2, (7, 9)),
         *pictures("L", 1, (6, 9)),
     ]
-    listed = "9 of 16x12, 5 of 9x9, 3 of 8x9 and 2 more"
+    listed = "9 of 16x12, 5 of 9x9, 3 of 8x9, 3 of 2 other sizes; "
     with pytest.raises(DataError, match=listed) as caught:
         from_images(mixed)
     assert "[image.resize((12, 16)) for image in images]" in str(caught.value)

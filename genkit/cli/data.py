@@ -78,11 +78,11 @@ def inspect(
 
 def _check_outside(out: Path, dataset: str) -> None:
     """Refuse a picture that would become a part of the dataset that it shows."""
-    from ..data.datasets import expand_home
+    from ..data.datasets import argument_path
     from ..errors import UsageError
 
     argument = dataset.partition(":")[2]
-    folder = expand_home(Path(argument))
+    folder = argument_path(argument)
     if argument and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"{out} would become a part of {dataset}: give --out another place")
 

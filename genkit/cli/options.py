@@ -149,7 +149,7 @@ def dataset_sections(
     named = datasets.of(dataset) if dataset else None
     configs = list(datasets.builtin())
     if named is not None and all(config is not named for _, config in configs):
-        configs.insert(0, ((dataset or "").partition(":")[0], named))
+        configs.insert(0, (datasets.title_of(dataset or ""), named))
     configs.sort(key=lambda pair: pair[1] is not named)
     owners: dict[str, tuple[type[Config], str, list[str]]] = {}
     for title, config in configs:

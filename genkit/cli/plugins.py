@@ -30,11 +30,19 @@ CHECKED_KINDS: dict[str, type[Entry]] = {
     show_default=True,
     help="What NAME is.",
 )
+@click.option(
+    "--option",
+    "options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="An option of a dataset; may be repeated.",
+)
 @json_option
-def check(name: str, kind: str, as_json: bool) -> None:
+def check(name: str, kind: str, options: tuple[str, ...], as_json: bool) -> None:
     """Check NAME against the contract between genkit and its plugins. Exit code 1 if a check fails.
 
-    The argument of a dataset follows its name: genkit check --kind dataset folder:PATH.
+    The argument of a dataset follows its name: genkit check --kind dataset folder:PATH --option
+    image_size=64.
     """
     from ..testing import CHECKS, Result
     from ..testing.runner import run_checks, subject_of
@@ -43,7 +51,8 @@ def check(name: str, kind: str, as_json: bool) -> None:
     entry_kind = CHECKED_KINDS[kind]
     results: list[Result] = []
     width = max(map(len, CHECKS[entry_kind]))
-    for result in run_checks(subject_of(name, entry_kind), entry_kind):
+    subject = subject_of(name, entry_kind, _parse_options(options, kind))
+    for result in run_checks(subject, entry_kind):
         results.append(result)
         if not as_json:  # one line as soon as each is known, so this is not a table
             print_line(f"{result.check:{width}}  {result.outcome}  {result.reason}".rstrip())
@@ -56,6 +65,23 @@ def check(name: str, kind: str, as_json: bool) -> None:
         summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
         print_line(f"{name}: {summary} in {time.perf_counter() - start:.1f} s")
     sys.exit(1 if counts["failed"] else 0)
+
+
+def _parse_options(options: tuple[str, ...], kind: str) -> dict[str, str]:
+    """``NAME=VALUE`` of each; dashes in a name are underscores.
+
+    Raises:
+        click.BadParameter: one has no ``=``, or is not of a dataset.
+    """
+    if options and kind != DatasetEntry.noun:
+        raise click.BadParameter("only datasets have options here", param_hint="--option")
+    parsed = {}
+    for option in options:
+        name, given, value = option.partition("=")
+        if not given:
+            raise click.BadParameter(f"{option!r} is not NAME=VALUE", param_hint="--option")
+        parsed[name.lstrip("-").replace("-", "_")] = value
+    return parsed
 
 
 @click.command()

@@ -153,6 +153,10 @@ class InstalledDatasets:
         """Those of the dataset ``NAME`` or ``NAME:ARGUMENT``; None: it has none."""
         return config_of(find_dataset(self._registry, dataset)[0])
 
+    def title_of(self, dataset: str) -> str:
+        """The dataset as it is typed: ``folder:PATH``."""
+        return title(find_dataset(self._registry, dataset)[0].entry)
+
     def owners(self, option: str) -> list[str]:
         """The built-in datasets that have an option, each as it is typed: ``folder:PATH``."""
         return [name for name, config in self.builtin() if option in config.model_fields]

@@ -191,17 +191,7 @@ class DataRequest:
         Raises:
             DataError: there is no such home directory, or the system knows no such paths.
         """
-        path = Path(self.argument)
-        if self.argument.startswith("~"):
-            path = expand_home(path)
-        try:
-            path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            pass  # whether it has to exist is the dataset's to say
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{printable(self.argument)[:80]}: {reason}") from None
-        return path.absolute()
+        return argument_path(self.argument)
 
     def bad_image(self, path: Path, reason: str) -> None:
         """Record a file that cannot be used as skipped, or refuse the dataset.
@@ -282,6 +272,21 @@ def expand_home(path: Path) -> Path:
         raise DataError(
             f"{path}: there is no home directory for {path.parts[0]}; give the whole path"
         ) from None
+
+
+def argument_path(argument: str) -> Path:
+    """The argument of a dataset as an absolute path; see :attr:`DataRequest.argument_path`."""
+    path = Path(argument)
+    if argument.startswith("~"):  # which a path forgets of "./~"
+        path = expand_home(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whether it has to exist is the dataset's to say
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{printable(argument)[:80]}: {reason}") from None
+    return path.absolute()
 
 
 def load_dataset(

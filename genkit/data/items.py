@@ -18,8 +18,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from ..errors import DataError
 from .files.reading import Target, Unreadable, read_header, read_pixels
+from .files.summary import list_sizes, usual_channels
 
-LISTED_SIZES = 3
 BACKGROUND = "white"
 """Behind transparent pixels, where most images have none."""
 LABELS_CALL = (
@@ -230,18 +230,14 @@ class _Found:
 
     def _describe_sizes(self) -> str:
         """A line on sizes that differ; the most frequent first."""
-        usual = self.sizes.most_common(LISTED_SIZES)
-        listed = ", ".join(f"{count:,} of {_describe_size(shape)}" for shape, count in usual)
-        if more := len(self.sizes) - len(usual):
-            listed += f" and {more:,} more"
-        height, width = _sides(usual[0][0])
+        height, width = _sides(self.sizes.most_common(1)[0][0])
         if self.of_dataset:
             fix = f"give the dataset transform=transforms.Resize(({height}, {width}))"
         elif self.kind == "PIL image":
             fix = f"give [image.resize(({width}, {height})) for image in images]"
         else:
             fix = f"resize them, to {height}x{width} for example"
-        return f"images differ in size (height x width): {listed}; {fix}"
+        return f"images differ in size (height x width): {list_sizes(self.sizes)}; {fix}"
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -249,10 +245,6 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) == 3:
         shape = shape[1:] if shape[0] <= 4 else shape[:2]
     return shape[0], shape[1]
-
-
-def _describe_size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _read_natural(number: int, image: Image.Image) -> np.ndarray:
@@ -270,11 +262,7 @@ def _to_usual_channels(arrays: list[np.ndarray]) -> list[np.ndarray]:
     counts = Counter(len(array) for array in arrays)
     if len(counts) == 1:
         return arrays
-    usual = next(
-        channels
-        for channels in (4, 3, 1)
-        if 2 * sum(n for has, n in counts.items() if has >= channels) > len(arrays)
-    )
+    usual = usual_channels(counts)
     return [array if len(array) == usual else _convert(array, usual) for array in arrays]
 
 

@@ -14,6 +14,7 @@ from .datasets import (
     DataRequest,
     ImageData,
     Notify,
+    argument_path,
     combine_fingerprints,
     data_root,
     expand_home,
@@ -21,6 +22,9 @@ from .datasets import (
     load_preferred,
 )
 from .in_memory import from_images
+
+PATHS = ("PATH", "FILE", "FOLDER", "DIR")
+"""What the argument of an entry is called where it is a path."""
 
 
 class DatasetInfo(Config):
@@ -105,15 +109,18 @@ def describe_named(
     ``options``; None: with the defaults.
     """
     registered, argument = find_dataset(registry, name)
-    full_name = title(registered.entry.name, data.argument or _absolute(registered.entry, argument))
+    full_name = _full_name(registered.entry, data, argument)
     used = make_options(registered, options)
     return describe(full_name, registered.plugin.distribution, data, used)
 
 
-def _absolute(entry: DatasetEntry, argument: str) -> str:
-    """An argument that is a path, as it is found from every working directory."""
-    is_path = entry.argument in ("PATH", "FILE", "FOLDER", "DIR")
-    return str(expand_home(Path(argument)).absolute()) if is_path and argument else argument
+def _full_name(entry: DatasetEntry, data: ImageData, argument: str) -> str:
+    """``NAME``, or ``NAME:ARGUMENT`` as it is found from every working directory."""
+    if data.argument:
+        argument = data.argument
+    elif argument and entry.argument in PATHS:
+        argument = str(argument_path(argument))
+    return f"{entry.name}:{argument}" if argument else entry.name
 
 
 def relocate(
@@ -122,9 +129,7 @@ def relocate(
     """What ``run.json`` says of the images of a run that are in the dataset ``name`` now."""
     registered, argument = find_dataset(registry, name)
     where: dict[str, Any] = {
-        "name": title(
-            registered.entry.name, data.argument or _absolute(registered.entry, argument)
-        ),
+        "name": _full_name(registered.entry, data, argument),
         "distribution": registered.plugin.distribution,
         "source": data.source,
     }
@@ -134,11 +139,6 @@ def relocate(
     for text in (where["name"], data.source):
         check_text(text)
     return known.model_copy(update=where)
-
-
-def title(name: str, argument: str) -> str:
-    """``NAME``, or ``NAME:ARGUMENT`` where there is one."""
-    return f"{name}:{argument}" if argument else name
 
 
 def describe(

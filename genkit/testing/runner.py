@@ -30,10 +30,20 @@ class Result:
     """What has to be fixed, or which capability the subject lacks; one line."""
 
 
-def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
+def subject_of(
+    what: Checkable,
+    kind: type[Entry] = ModelEntry,
+    options: Mapping[str, Any] | None = None,
+) -> Subject:
     """The subject of checks that a name, class or function stands for.
 
+    Args:
+        what: it.
+        kind: of what.
+        options: of a dataset, values by name; None: its defaults.
+
     Raises:
+        ConfigError: an option that the dataset does not have.
         UnknownNameError: no plugin provides it.
         UsageError: ``kind`` has no checks, or ``what`` is not a Trainer class where ``kind`` is
             that of models.
@@ -49,8 +59,8 @@ def subject_of(what: Checkable, kind: type[Entry] = ModelEntry) -> Subject:
         registered = _find(bare, kind)
         target = find_trainer(discover(), bare) if kind is ModelEntry else registered.target()
     if kind is DatasetEntry:
-        options = None if registered is None else make_options(registered, None)
-        request = DataRequest(data_root(None), argument, options=options)
+        chosen = None if registered is None else make_options(registered, options)
+        request = DataRequest(data_root(None), argument, options=chosen)
         return DatasetSubject(name=name, registered=registered, load=target, request=request)
     if kind is MetricEntry:
         entry = {} if registered is None else {"entry": registered.entry}
@@ -87,9 +97,12 @@ def check_model(model: str | type[Trainer]) -> list[Result]:
     return list(run_checks(subject_of(model), ModelEntry))
 
 
-def check_dataset(dataset: str | Callable[..., Any]) -> list[Result]:
-    """Run every check on a dataset: a name, ``name:argument``, or the function that loads it."""
-    return list(run_checks(subject_of(dataset, DatasetEntry), DatasetEntry))
+def check_dataset(dataset: str | Callable[..., Any], **options: Any) -> list[Result]:
+    """Run every check on a dataset: a name, ``name:argument``, or the function that loads it.
+
+    ``options`` are those of the dataset that are not at their defaults: ``image_size=64``.
+    """
+    return list(run_checks(subject_of(dataset, DatasetEntry, options), DatasetEntry))
 
 
 def check_metric(metric: str | Callable[..., Any]) -> list[Result]:

@@ -53,7 +53,7 @@ def key(
         files: see :func:`genkit.collect_images`.
         of_summary: whatever else the summary and the names of the classes depend on.
     """
-    if not request.offline and not _can_write():
+    if not (_exists() if request.offline else _can_write()):
         return None
     digest = hashlib.sha256()
     about = [VERSION, PIL.__version__, options.model_dump(mode="json", exclude={"cache"}), origin]
@@ -87,6 +87,13 @@ def _folder() -> Path:
 
 def _path(key: str) -> Path:
     return _folder() / f"{key}.packed"
+
+
+def _exists() -> bool:
+    try:
+        return _folder().is_dir()
+    except DataError:  # a user without a home directory has no cache
+        return False
 
 
 def _can_write() -> bool:

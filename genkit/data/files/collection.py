@@ -23,7 +23,7 @@ from .decoder import Decoded
 from .formats import has_image_suffix
 from .options import ImageOptions
 from .reading import Header, Target
-from .summary import Tally, describe_size
+from .summary import Tally, describe_size, list_sizes, usual_channels
 from .workers import ENDED, Content, decode_all
 
 HELD_OUT = 10
@@ -35,8 +35,6 @@ PASSING_KINDS = {
     *("HEIC without pillow-heif", "AVIF without a decoder"),
 }
 """Kinds of skipped pictures that another start may be able to read."""
-LISTED_SIZES = 3
-"""Sizes that a message lists; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -115,25 +113,39 @@ def collect_images(
         more = [class_names, sorted(kind for _, kind in left_out), *remarks]
         key = cache.key(ordered, options, request, origin, files, more)
     data = cache.find(key, request.show_progress) if key else None
+    if data is None:
+        names = tuple(class_names) if class_names else None
+        tally = Tally(left_out, remarks)
+        key = None if request.offline else key  # which writes nothing
+        data = _decode(ordered, by_name, options, request, origin, tally, names, key)
     if request.records is not None:
         request.records.extend(PictureRecord(name, None, problem=why) for name, why in left_out)
-    if data is None:
-        tally = Tally(left_out, remarks)
-        target, usable = _choose_target(ordered, options, request, origin, tally)
-        _check_shape((target.channels, target.height, target.width), request, origin)
-        names = tuple(class_names) if class_names else None
-        usable = _with_both_splits(usable, by_name)
-        fill = _Filling(request, usable, target, origin, tally, names)
-        key = None if request.offline else key  # which writes nothing
-        try:
-            data = fill.read(key)
-        except _EmptySplitError as problem:
-            usable = _with_both_splits(problem.used, by_name)
-            if all(source.held_out for source in usable):
-                raise DataError(f"no images to train on in {origin}{tally.why_none()}") from None
-            data = replace(fill, sources=usable, tally=tally.of_skipped()).read(key)
     _check(data, request, origin)
     return replace(data, source=origin, argument=argument)
+
+
+def _decode(
+    sources: Sequence[ImageSource],
+    by_name: bool,
+    options: ImageOptions,
+    request: DataRequest,
+    origin: str,
+    tally: Tally,
+    class_names: tuple[str, ...] | None,
+    key: str | None,
+) -> ImageData:
+    """Read the sources; where all of a split turn out to be unusable, with another split."""
+    target, usable = _choose_target(sources, options, request, origin, tally)
+    _check_shape((target.channels, target.height, target.width), request, origin)
+    usable = _with_both_splits(usable, by_name)
+    fill = _Filling(request, usable, target, origin, tally, class_names)
+    try:
+        return fill.read(key)
+    except _EmptySplitError as problem:
+        usable = _with_both_splits(problem.used, by_name)
+        if all(source.held_out for source in usable):
+            raise DataError(f"no images to train on in {origin}{tally.why_none()}") from None
+        return replace(fill, sources=usable, tally=tally.of_skipped()).read(key)
 
 
 def _with_both_splits(sources: Sequence[ImageSource], by_name: bool) -> list[ImageSource]:
@@ -178,7 +190,10 @@ def _choose_target(
         if not headers:
             raise DataError(f"no images in {origin}{tally.why_none()}")
     height, width = options.image_size or _common_size(headers, request, origin)
-    channels = _richest(headers) if options.channels == "auto" else int(options.channels)
+    if options.channels == "auto":
+        channels = usual_channels(Counter(header.channels for header in headers))
+    else:
+        channels = int(options.channels)
     return Target(height, width, channels, options.fit, options.background), usable
 
 
@@ -192,26 +207,13 @@ def _common_size(headers: Sequence[Header], request: DataRequest, origin: str) -
     if len(sizes) > 1 and request.records is not None:
         return sizes.most_common(1)[0][0]  # to be looked at, not to be trained on
     if len(sizes) > 1:
-        listed = sizes.most_common(LISTED_SIZES)
-        parts = [f"{count:,} of {describe_size(size)}" for size, count in listed]
-        if rest := sizes.total() - sum(count for _, count in listed):
-            parts.append(f"{rest:,} of {len(sizes) - len(listed):,} other sizes")
         hint = "make them one size with --image-size 64, or HEIGHTxWIDTH such as 48x64"
         if request.shape is not None:
             hint = f"those of the run are all {describe_size(request.shape[1:])}"
         raise DataError(
-            f"{origin}: images differ in size (height x width): {', '.join(parts)}; {hint}"
+            f"{origin}: images differ in size (height x width): {list_sizes(sizes)}; {hint}"
         )
     return next(iter(sizes))
-
-
-def _richest(headers: Sequence[Header]) -> int:
-    """The most channels that more than half of the images have."""
-    return max(
-        channels
-        for channels in (1, 3, 4)
-        if channels == 1 or 2 * sum(h.channels >= channels for h in headers) > len(headers)
-    )
 
 
 def _report_unusable(

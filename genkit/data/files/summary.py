@@ -1,10 +1,13 @@
 """The line that says what was read and what was done to it: every file is accounted for."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .reading import Header, Target
 
+LISTED_SIZES = 3
+"""Sizes that a message lists; the others are counted."""
 NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 """Channels → what images with so many are called."""
 
@@ -114,9 +117,28 @@ class Tally:
         return f"skipped {self._skipped.total():,} ({kinds})"
 
 
-def describe_size(size: tuple[int, int]) -> str:
-    """(height, width) as text."""
-    return f"{size[0]}x{size[1]}"
+def describe_size(size: Sequence[int]) -> str:
+    """A size or shape as text, such as (height, width)."""
+    return "x".join(map(str, size))
+
+
+def list_sizes(sizes: Mapping[Any, int]) -> str:
+    """Sizes that differ, the most frequent first, and how many images have each."""
+    ordered = Counter(sizes).most_common()
+    parts = [f"{count:,} of {describe_size(size)}" for size, count in ordered[:LISTED_SIZES]]
+    if rest := ordered[LISTED_SIZES:]:
+        parts.append(f"{sum(count for _, count in rest):,} of {len(rest):,} other sizes")
+    return ", ".join(parts)
+
+
+def usual_channels(channels: Mapping[int, int]) -> int:
+    """The most channels that more than half of the images have; of each number, how many do."""
+    total = sum(channels.values())
+    return next(
+        number
+        for number in (4, 3, 1)
+        if number == 1 or 2 * sum(n for has, n in channels.items() if has >= number) > total
+    )
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

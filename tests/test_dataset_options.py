@@ -476,7 +476,10 @@ def test_checks_of_a_dataset_take_its_options(
     assert "images differ in size" in out
     code, out, _ = run_cli(capsys, *check, "--option", "image-size=6", "--option", "channels=1")
     assert code == 0, out
-    for wrong, message in (("image_size", "is not NAME=VALUE"), ("sise=6", "unknown option 'sise'")):
+    for wrong, message in (
+        ("image_size", "is not NAME=VALUE"),
+        ("sise=6", "unknown option 'sise'"),
+    ):
         code, _, err = run_cli(capsys, *check, "--option", wrong)
         assert code == 2, err
         assert message in err
